@@ -1,0 +1,46 @@
+# `make run` opens the product, `make test` checks it; both set up what is missing first.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+.PHONY: run test build lint types bench soak clean
+.DEFAULT_GOAL := run
+
+run: .venv/.ready build
+	@deploy/setup.sh system-run
+	@exec .venv/bin/atelier serve $(ARGS)
+
+test: .venv/.ready-test build
+	@deploy/setup.sh system-test
+	@deploy/test.sh
+
+build: server/atelier/static/editor/.vite/manifest.json
+
+lint: .venv/.ready-test
+	ruff check . && ruff format --check . && mypy && lint-imports
+
+# The API's description and the editor's types of it.
+types: .venv/.ready-test editor-web/node_modules/.ready
+	atelier openapi > server/openapi.json && cd editor-web && npm run --silent types
+
+bench: .venv/.ready-test build
+	@deploy/setup.sh system-test
+	@.venv/bin/python -m bench
+
+# Long randomized runs; bounded by MINUTES.
+soak: .venv/.ready-test build
+	@.venv/bin/python -m pytest server/tests/hub/test_randomized.py --soak-minutes $(or $(MINUTES),30)
+
+clean:
+	rm -rf .venv editor-web/node_modules server/tests/node/node_modules server/atelier/static/editor
+
+.venv/.ready: constraints.txt server/pyproject.toml runners/pyproject.toml
+	@deploy/setup.sh python && touch $@
+
+.venv/.ready-test: .venv/.ready
+	@deploy/setup.sh python-test && touch $@
+
+editor-web/node_modules/.ready: editor-web/package-lock.json .venv/.ready
+	@deploy/setup.sh node editor-web && touch $@
+
+EDITOR := $(shell find editor-web/src editor-web/public editor-web/*.html editor-web/*.ts editor-web/package.json -type f 2>/dev/null)
+server/atelier/static/editor/.vite/manifest.json: $(EDITOR) editor-web/node_modules/.ready
+	@echo "Building the editor" && cd editor-web && npm run --silent build && touch ../$@

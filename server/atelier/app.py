@@ -1,0 +1,56 @@
+"""Builds the application: services, long-lived registries, routes, problem details, security headers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from atelier import __version__, admin, auth, events, files, health, hub, pages, runs, sessions
+from atelier.headers import SecurityHeaders
+from atelier.hub import Rooms
+from atelier.problems import add_handlers
+from atelier.runs import Runs
+from atelier.settings import Settings
+from atelier.wiring import open_services
+
+# One line per feature; the order is that of the API's documentation.
+ROUTERS = (
+    auth.router,
+    sessions.router,
+    files.router,
+    hub.router,
+    runs.router,
+    events.router,
+    admin.router,
+    health.router,
+    pages.router,
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Return the application; what it needs is opened by its lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings) as services:
+            app.state.services = services
+            async with Rooms(services) as rooms, Runs(services) as started_runs:
+                app.state.rooms = rooms
+                app.state.runs = started_runs
+                yield
+
+    app = FastAPI(
+        title="Atelier",
+        version=__version__,
+        summary="An open, self-hosted workshop in the browser.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for router in ROUTERS:
+        app.include_router(router)
+    add_handlers(app)
+    app.add_middleware(SecurityHeaders, public_url=settings.public_url)
+    return app

@@ -1,0 +1,67 @@
+"""Bounds on everything that comes from outside; one frozen class, shown by `GET /api/v1/limits`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Each bound has its unit in its name."""
+
+    path_bytes: int = 1024
+    """A file's path, in UTF-8 bytes; one component may have 255."""
+    files_per_session: int = 2_000
+    """Files and folders in one session, trash included."""
+    text_bytes: int = 2 * 1024 * 1024
+    """A text file; larger ones are kept as blobs."""
+    blob_bytes: int = 25 * 1024 * 1024
+    """A binary file."""
+    session_bytes: int = 250 * 1024 * 1024
+    """All files of a session together, and what a zip may unpack to."""
+    zip_entries: int = 2_000
+    """Entries in an imported zip."""
+    body_bytes: int = 64 * 1024
+    """A JSON request body."""
+    frame_bytes: int = 4 * 1024 * 1024
+    """One WebSocket message after authorisation; 64 KiB before."""
+    document_bytes: int = 64 * 1024 * 1024
+    """One document's log, snapshot and tail."""
+    documents_per_socket: int = 256
+    """Documents open on one Hocuspocus socket."""
+    socket_queue_bytes: int = 8 * 1024 * 1024
+    """Bytes waiting for one client before its queue is dropped and replayed from the log."""
+    presence_clients_per_socket: int = 8
+    """Awareness client ids that one connection may use in one document."""
+    presence_bytes: int = 8 * 1024
+    """One client's awareness state."""
+    messages_per_second: int = 400
+    """WebSocket messages per connection, over a ten-second window."""
+    members_per_session: int = 500
+    """People in one session."""
+    links_per_session: int = 100
+    """Live share links of one session."""
+    sessions_per_user: int = 200
+    """Sessions that one person owns."""
+    guests_per_hour: int = 60
+    """New guests from one address."""
+    log_ins_per_minute: int = 10
+    """Log-in attempts per address and per account."""
+    runs_per_minute: int = 30
+    """Runs started by one person."""
+    concurrent_runs: int = 4
+    """Runs at once on this machine; further ones wait in a queue."""
+    queued_runs: int = 32
+    """Runs that may wait; further ones are refused with a retry time."""
+    run_wall_seconds: int = 60
+    """A run's longest wall time (an interactive program waits for its input inside it)."""
+    run_cpu_seconds: int = 20
+    """A run's CPU time, all processes together."""
+    run_memory_mb: int = 512
+    """A run's memory, all processes together, in MiB."""
+    run_processes: int = 64
+    """A run's processes and threads."""
+    run_disk_mb: int = 64
+    """What a run may write, in MiB."""
+    run_output_bytes: int = 1024 * 1024
+    """What a run may print, both streams together."""

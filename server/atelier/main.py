@@ -1,0 +1,121 @@
+"""The entry: `atelier serve`, `atelier doctor`, `atelier openapi`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from atelier import __version__
+from atelier.app import create_app
+from atelier.doctor import examine
+from atelier.logs import configure_logs
+from atelier.settings import Settings, from_environment
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="atelier", description="A workshop in the browser.")
+    parser.add_argument("--version", action="version", version=f"atelier {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve_parser = commands.add_parser("serve", help="start the server")
+    serve_parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    serve_parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default 8080)")
+    doctor_parser = commands.add_parser("doctor", help="say what works here and what is missing")
+    doctor_parser.add_argument("--json", action="store_true", help="print it as JSON")
+    for sub in (serve_parser, doctor_parser):
+        sub.add_argument("--data", type=Path, help="folder of databases and files (default .data)")
+    commands.add_parser("openapi", help="print the API's description")
+    options = parser.parse_args(arguments)
+    flags = {name: getattr(options, name, None) for name in ("host", "port", "data")}
+    try:
+        settings = from_environment(**flags)
+    except ValueError as error:
+        print(f"atelier: {error}", file=sys.stderr)
+        return 2
+    match options.command:
+        case "serve":
+            return serve(settings)
+        case "doctor":
+            return asyncio.run(examine(settings, as_json=options.json))
+        case _:
+            print(json.dumps(create_app(settings).openapi(), indent=1, sort_keys=True))
+            return 0
+
+
+def serve(settings: Settings) -> int:
+    """Listen until told to stop; prints the address once it answers."""
+    configure_logs(settings.log_format)
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as error:
+        print(f"atelier: cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+              "Choose another port with --port.", file=sys.stderr)
+        return 1
+    port = listener.getsockname()[1]
+    if settings.public_url.endswith(":0"):
+        settings = dataclasses.replace(settings, port=port, public_url=f"{settings.public_url[:-2]}:{port}")
+    server = Server(
+        uvicorn.Config(
+            create_app(settings),
+            loop="uvloop",
+            http="httptools",
+            ws="websockets-sansio",
+            ws_max_size=settings.limits.frame_bytes,
+            ws_ping_interval=20.0,
+            ws_ping_timeout=20.0,
+            ws_per_message_deflate=False,
+            proxy_headers=True,
+            forwarded_allow_ips=settings.trusted_proxies,
+            server_header=False,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=5,
+        ),
+        settings.public_url,
+    )
+    try:
+        server.run(sockets=[listener])
+    except RuntimeError as error:
+        print(f"atelier: {error}", file=sys.stderr)
+        return 1
+    return 0 if server.started else 1
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which says its address when it is ready to answer."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"Atelier is ready: {self._address}", flush=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind before anything else starts, so that a taken port is said at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((host, port))
+    listener.set_inheritable(False)
+    return listener
+
+
+def run() -> None:
+    """Console-script entry."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

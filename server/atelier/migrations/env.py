@@ -1,0 +1,9 @@
+"""Runs the migrations over the connection that `atelier.db.engine.migrate` passes in."""
+
+from alembic import context
+
+from atelier.db.tables import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

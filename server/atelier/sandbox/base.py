@@ -1,0 +1,131 @@
+"""The sandbox: runs one untrusted program and streams what it prints. A client of the runner service.
+
+It does not promise a queue, permissions or history: those are the `runs` feature's. Events of one run are numbered
+from 1; the last one is `exited`, exactly once, whatever happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+
+class Reason(StrEnum):
+    """Why a run ended."""
+
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    WALL_TIME = "wall_time"
+    CPU_TIME = "cpu_time"
+    MEMORY = "memory"
+    OUTPUT = "output"
+    DISK = "disk"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    wall_seconds: float
+    cpu_seconds: float
+    memory_mb: int
+    processes: int
+    disk_mb: int
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One execution. `files` are laid out beneath the working folder; `entry` is one of them."""
+
+    language: str
+    entry: str
+    files: Mapping[str, bytes]
+    limits: RunLimits
+    args: Sequence[str] = ()
+    stdin: bytes | None = None
+    """Bytes given at once and closed, or None: stdin stays open for `write`."""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    seq: int
+    version: str
+    """The runtime, in words: "Python 3.11.2"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    seq: int
+    stream: str
+    """stdout or stderr."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    seq: int
+    reason: Reason
+    code: int | None
+    signal: str | None
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    detail: str = ""
+
+
+Event = Started | Output | Exited
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One thing that a sandbox must do, and whether it does it here."""
+
+    name: str
+    state: str
+    """enforced, partial or absent."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    name: str
+    title: str
+    extensions: tuple[str, ...]
+    version: str
+    """Empty when its toolchain is missing; then `hint` says how to get it."""
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    available: bool
+    """Whether programs can run at all; when not, `hint` names the missing tool and how to get it."""
+    hint: str
+    controls: tuple[Control, ...]
+    languages: tuple[Language, ...]
+
+
+class Sandbox(Protocol):
+    """Errors: Unavailable `sandbox_unavailable` (with the hint), Invalid `language_unknown`, NotFound `run_not_found`."""
+
+    async def capabilities(self) -> Capabilities: ...
+
+    async def start(self, spec: RunSpec) -> str:
+        """Begin a run; returns its id in this sandbox."""
+        ...
+
+    def events(self, run: str) -> AsyncIterator[Event]:
+        """Yield the run's events from its first; ends after `Exited`. May be called once per run."""
+        ...
+
+    async def write(self, run: str, data: bytes, *, close: bool = False) -> None:
+        """Send bytes to stdin, and close it when asked; a program that has ended ignores both."""
+        ...
+
+    async def cancel(self, run: str) -> None:
+        """End the whole process tree; its `Exited` has the reason `cancelled` unless it had ended before."""
+        ...

@@ -1,0 +1,32 @@
+"""Everything that is open while the server runs; built by `wiring`, read through `deps`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atelier.blobs.base import Blobs
+from atelier.bus.base import Bus
+from atelier.db import Database
+from atelier.limits import Limits
+from atelier.log.base import Log
+from atelier.mail.base import Mail
+from atelier.sandbox.base import Sandbox
+from atelier.tasks import TaskGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    db: Database
+    log: Log
+    bus: Bus
+    sandbox: Sandbox
+    blobs: Blobs
+    mail: Mail
+    limits: Limits
+    public_url: str
+    """Without a trailing slash."""
+    secret_key: str
+    sign_up: bool
+    """The setting's value; the admin's switch `sign_up` overrides it."""
+    tasks: TaskGroup
+    """Background work that ends with the server."""

@@ -1,0 +1,57 @@
+"""Opens every adapter that the settings name: the only code that does."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from atelier.blobs import open_blobs
+from atelier.bus import open_bus
+from atelier.db import open_database
+from atelier.log import open_log
+from atelier.mail import open_mail
+from atelier.sandbox import open_sandbox
+from atelier.services import Services
+from atelier.settings import Settings
+from atelier.tasks import TaskGroup
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Open everything, in the order of dependence; close it in the opposite one.
+
+    Raises:
+        RuntimeError: another server uses the same data, or the settings are an unsafe mix.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        yield Services(
+            db=await enter(open_database(settings.db_url)),
+            log=await enter(open_log(settings.log_url)),
+            bus=await enter(open_bus(settings.bus_url)),
+            sandbox=await enter(open_sandbox(settings.sandbox_url)),
+            blobs=await enter(open_blobs(settings.blobs_url)),
+            mail=await enter(open_mail(settings.mail_url, settings.mail_from)),
+            limits=settings.limits,
+            public_url=settings.public_url,
+            secret_key=settings.secret_key or kept_secret(settings.data / "secret.key"),
+            sign_up=settings.sign_up,
+            tasks=await enter(TaskGroup("atelier")),
+        )
+
+
+def kept_secret(path: Path) -> str:
+    """Return the secret kept in `path`, made on first use and readable by the owner alone."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_urlsafe(48))
+        file.flush()
+        os.fsync(file.fileno())
+    return path.read_text().strip()
