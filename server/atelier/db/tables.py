@@ -32,7 +32,7 @@ def _id() -> Column[str]:
 
 
 def _user(name: str = "user_id", *, nullable: bool = False) -> Column[str]:
-    return Column(name, ForeignKey("users.id", ondelete="CASCADE"), nullable=nullable, index=True)
+    return Column(name, ForeignKey("users.id", ondelete="SET NULL" if nullable else "CASCADE"), nullable=nullable, index=True)
 
 
 def _session() -> Column[str]:

@@ -1,0 +1,36 @@
+"""Runs untrusted programs in sandboxes and streams what they print. `open_local` is the way in."""
+
+from atelier_runner.errors import LanguageUnknown, RunnerError, RunUnknown, SandboxUnavailable, SpecInvalid
+from atelier_runner.local import LocalBackend, open_local
+from atelier_runner.model import (
+    Capabilities,
+    Control,
+    Event,
+    Exited,
+    LanguageInfo,
+    Limits,
+    Output,
+    Reason,
+    Spec,
+    Started,
+)
+
+__all__ = [
+    "Capabilities",
+    "Control",
+    "Event",
+    "Exited",
+    "LanguageInfo",
+    "LanguageUnknown",
+    "Limits",
+    "LocalBackend",
+    "Output",
+    "Reason",
+    "RunUnknown",
+    "RunnerError",
+    "SandboxUnavailable",
+    "Spec",
+    "SpecInvalid",
+    "Started",
+    "open_local",
+]

@@ -1,0 +1,353 @@
+"""The first process inside a sandbox: lays out files, runs one program, carries its streams, says how it ended.
+
+Theory of operation. The agent is process 1 of its own pid namespace, so the program cannot kill it, orphans fall to
+it, and when it exits the kernel kills whatever is left. It talks frames (see PROTOCOL.md) over descriptors 0 and 1.
+It serves exactly one program: `receive` reads spec and files until GO, then it forks. The child becomes the program
+(by exec, or for Python by going on in this very interpreter: `become_python`); the parent `carry`s until it ends.
+The agent is inside the wall: nothing it says is trusted, and no limit depends on it alone.
+
+Standard library only, Python 3.9 or later, no import beyond what a fork of it may cost.
+"""
+
+from __future__ import annotations
+
+import sys
+
+BASELINE = frozenset(sys.modules)  # what any interpreter has; a program must be able to shadow the rest
+
+import errno
+import json
+import os
+import resource
+import select
+import signal
+import struct
+
+
+HEADER = struct.Struct(">IB")
+CHUNK = 64 * 1024
+PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
+WORK = "/work"
+SIGNALS = (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ)
+
+
+def send(kind: bytes, payload: bytes = b"") -> None:
+    """Write one frame; blocks while the host does not read, which in turn blocks the program."""
+    data = memoryview(HEADER.pack(len(payload), kind[0]) + payload)
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def read_exactly(count: int) -> bytes:
+    parts = []
+    while count:
+        part = os.read(0, min(count, 1 << 20))
+        if not part:
+            os._exit(0)  # the host is gone
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)
+
+
+def receive() -> dict:
+    """Read the spec, lay out the files, return at GO."""
+    spec: dict = {}
+    handle = -1
+    folders = {""}
+    while True:
+        length, kind = HEADER.unpack(read_exactly(HEADER.size))
+        payload = read_exactly(length)
+        if kind == ord("S"):
+            spec = json.loads(payload)
+        elif kind == ord("F"):
+            if handle >= 0:
+                os.close(handle)
+            size = struct.unpack_from(">H", payload)[0]
+            handle = create(payload[2 : 2 + size].decode(), folders)
+            write_all(handle, payload[2 + size :])
+        elif kind == ord("M"):
+            write_all(handle, payload)
+        elif kind == ord("G"):
+            if handle >= 0:
+                os.close(handle)
+            return spec
+
+
+def create(path: str, folders: set[str]) -> int:
+    """Make a new file beneath the working folder; a path that could leave it is refused here too."""
+    parts = path.split("/")
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise ValueError(f"not a plain relative path: {path!r}")
+    for at in range(1, len(parts)):
+        folder = "/".join(parts[:at])
+        if folder not in folders:
+            os.mkdir(f"{WORK}/{folder}", 0o755)
+            folders.add(folder)
+    # The folder is new and empty, nobody else runs: no link can lie in the way, and O_EXCL follows none.
+    return os.open(f"{WORK}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+
+def write_all(handle: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def disk_full() -> bool:
+    """Say whether the working folder or /tmp has no room for another page."""
+    for folder in (WORK, "/tmp"):
+        try:
+            state = os.statvfs(folder)
+        except OSError:
+            continue
+        if state.f_blocks and state.f_bavail == 0:
+            return True
+    return False
+
+
+def lower_limits(spec: dict) -> None:
+    """Set the hard limits of every process that follows. They back up the host's own, which count the whole tree."""
+    bounds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC, "fsize": resource.RLIMIT_FSIZE}
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for name, value in spec["rlimits"].items():
+        hard = resource.getrlimit(bounds[name])[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(bounds[name], (value, value))
+
+
+def prepare_child(spec: dict, streams: tuple[int, int, int]) -> None:
+    """Turn the forked child into an ordinary process: streams, group, signals, limits, folder."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    for target, handle in enumerate(streams):
+        os.dup2(handle, target, inheritable=True)
+    os.closerange(3, 64)
+    resource.setrlimit(resource.RLIMIT_CPU, (spec["cpu"], spec["cpu"] + 1))
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("900")  # the program goes before the agent, so that the agent can still report
+    except OSError:
+        pass
+    os.chdir(WORK)
+    os.environ.clear()
+    os.environ.update(spec["env"])
+
+
+def become_program(spec: dict) -> None:
+    """Replace this process by the program; a failure is said on its standard error."""
+    argv = spec["argv"]
+    try:
+        os.execve(argv[0], argv, spec["env"])
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        os._exit(127 if error.errno == errno.ENOENT else 126)
+
+
+def become_python(spec: dict) -> None:
+    """Run the entry as `python3 -u entry args` would, in this interpreter, which is already warm.
+
+    What differs from a new interpreter is put right: modules, arguments, path, streams, `__main__`, tracebacks.
+    """
+    entry, args = spec["fork"], spec["argv"][3:]
+    path = f"{WORK}/{entry}"
+    for name in [name for name in sys.modules if name not in BASELINE and name != "__main__"]:
+        del sys.modules[name]
+    import builtins
+    import importlib.machinery
+    import io
+    import types
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
+    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        raw = io.FileIO(number, "w", closefd=False)
+        raw.name = f"<{name}>"  # type: ignore[misc]
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)  # type: ignore[type-var]
+        stream.mode = "w"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    sys.argv = [entry, *args]
+    sys.orig_argv = spec["argv"]
+    sys.path[0] = os.path.dirname(path)
+    module = types.ModuleType("__main__")
+    module.__dict__.update(
+        __file__=path, __cached__=None, __builtins__=builtins,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
+    )
+    sys.modules["__main__"] = module
+    try:
+        with io.open_code(path) as file:
+            source = file.read()
+        exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        # This frame is not part of the program. What a compile error carries is only this frame.
+        trace = error.__traceback__.tb_next if error.__traceback__ else None
+        error.__traceback__ = trace
+        sys.excepthook(type(error), error, trace)
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        sys.exit(1)
+
+
+class Carrier:
+    """The parent's side: host frames to the program's stdin, its output to the host, until it ends."""
+
+    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int, wakeup: int) -> None:
+        self.pid = pid
+        self.stdin = stdin
+        self.outputs = {stdout: b"O", stderr: b"E"}
+        self.wakeup = wakeup
+        self.incoming = bytearray()
+        self.pending = bytearray()
+        self.closing = False
+        self.status: int | None = None
+
+    def run(self) -> None:
+        """Carry until the program has ended and what it printed has been sent."""
+        while self.status is None:
+            poller = select.poll()
+            for handle in (*self.outputs, self.wakeup):
+                poller.register(handle, select.POLLIN)
+            if len(self.pending) < PENDING_STDIN:
+                poller.register(0, select.POLLIN)
+            if self.pending:
+                poller.register(self.stdin, select.POLLOUT)
+            for handle, _event in poller.poll():
+                if handle in self.outputs:
+                    self.output(handle)
+                elif handle == self.wakeup:
+                    os.read(handle, 512)
+                    self.reap()
+                elif handle == 0:
+                    self.host()
+                else:
+                    self.feed()
+        for handle in list(self.outputs):
+            os.set_blocking(handle, False)
+            while self.output(handle):
+                pass
+
+    def output(self, handle: int) -> bool:
+        """Pass one chunk on; returns whether there may be more at once."""
+        try:
+            data = os.read(handle, CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            del self.outputs[handle]
+            return False
+        send(self.outputs[handle], data)
+        return True
+
+    def host(self) -> None:
+        """Take what the host sent: frames of stdin."""
+        data = os.read(0, CHUNK)
+        if not data:
+            os._exit(0)  # the host is gone, and with process 1 everything here
+        self.incoming += data
+        while len(self.incoming) >= HEADER.size:
+            length, kind = HEADER.unpack_from(self.incoming)
+            end = HEADER.size + length
+            if len(self.incoming) < end:
+                break
+            if kind == ord("I") and self.stdin >= 0:
+                self.pending += self.incoming[HEADER.size : end]
+            elif kind == ord("C"):
+                self.closing = True
+            del self.incoming[:end]
+        self.feed()
+
+    def feed(self) -> None:
+        """Write what stdin takes now."""
+        if self.stdin < 0:
+            self.pending.clear()
+            return
+        try:
+            while self.pending:
+                del self.pending[: os.write(self.stdin, self.pending[:CHUNK])]
+        except BlockingIOError:
+            return
+        except OSError:  # the program closed its stdin
+            self.closing = True
+            self.pending.clear()
+        if self.closing:
+            os.close(self.stdin)
+            self.stdin = -1
+
+    def reap(self) -> None:
+        """Collect every child that ended: orphans fall to process 1."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.status = status
+
+
+def report(status: int) -> None:
+    """Tell the host how the program ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = os.waitstatus_to_exitcode(status)
+    send(b"X", json.dumps({
+        "code": code if code >= 0 else None,
+        "signal": -code if code < 0 else None,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "memory": usage.ru_maxrss * 1024,
+        "full": disk_full(),
+    }).encode())
+
+
+def main() -> None:
+    """Serve one program. In the forked child this returns when a Python program has ended."""
+    os.umask(0o022)
+    wakeup, wakeup_write = os.pipe()
+    os.set_blocking(wakeup_write, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
+    send(b"R", json.dumps({"protocol": 1, "python": sys.version.split()[0]}).encode())
+    try:
+        spec = receive()
+        lower_limits(spec)
+    except OSError as error:
+        kind = "disk" if error.errno in (errno.ENOSPC, errno.EFBIG) else "layout"
+        send(b"P", json.dumps({"kind": kind, "detail": str(error)}).encode())
+        os._exit(1)
+    except ValueError as error:
+        send(b"P", json.dumps({"kind": "layout", "detail": str(error)}).encode())
+        os._exit(1)
+    stdin_read, stdin = os.pipe()
+    stdout, stdout_write = os.pipe()
+    stderr, stderr_write = os.pipe()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        send(b"P", json.dumps({"kind": "processes", "detail": str(error)}).encode())
+        os._exit(1)
+    if pid == 0:
+        prepare_child(spec, (stdin_read, stdout_write, stderr_write))
+        if spec["fork"] is None:
+            become_program(spec)
+        become_python(spec)
+        return
+    for handle in (stdin_read, stdout_write, stderr_write):
+        os.close(handle)
+    os.set_blocking(stdin, False)
+    carrier = Carrier(pid, stdin, stdout, stderr, wakeup)
+    carrier.run()
+    assert carrier.status is not None
+    report(carrier.status)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

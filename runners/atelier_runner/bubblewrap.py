@@ -1,0 +1,149 @@
+"""Builds the command line that starts the agent under bubblewrap: what the sandbox can see, and as whom it runs.
+
+Inside: read-only /usr (with /bin, /lib as this machine has them) and a few files of /etc, a fresh /proc and minimal
+/dev, /work and /tmp as tmpfs of a fixed size, nothing else; every namespace of its own; no network but its own
+loopback; user 1000, which outside is a user that owns nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from atelier_runner.languages import SYSTEM_PATH, Tool
+from atelier_runner.model import MIB
+
+INSTALL_HINT = "Install bubblewrap: apt-get install bubblewrap"
+UID = 1000
+WORK = "/work"
+AGENT = "/opt/atelier/agent.py"
+HOST_NAME = "atelier"
+SHM_BYTES = 16 * MIB
+
+ENVIRONMENT = {
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+    "LOGNAME": "atelier",
+    "PATH": "/opt/node/bin:" + SYSTEM_PATH,
+    "PYTHONUNBUFFERED": "1",
+    "SHELL": "/bin/bash",
+    "TMPDIR": "/tmp",
+    "USER": "atelier",
+}
+
+# Files that programs expect in /etc, with what a sandbox may know.
+ETC = {
+    "/etc/passwd": f"root:x:0:0:root:/root:/bin/sh\natelier:x:{UID}:{UID}:Atelier:/tmp:/bin/bash\n",
+    "/etc/group": f"root:x:0:\natelier:x:{UID}:\n",
+    "/etc/hosts": f"127.0.0.1 localhost {HOST_NAME}\n::1 localhost\n",
+    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+# Public parts of this machine's /etc that its programs need to start.
+ETC_BOUND = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types")
+
+
+@dataclass(frozen=True, slots=True)
+class Handles:
+    """Descriptors that bubblewrap inherits; each is read to its end or held."""
+
+    info: int
+    block: int
+    seccomp: int | None
+    data: Mapping[str, int]
+    """Path inside the sandbox to a descriptor with the file's content."""
+
+    def all(self) -> list[int]:
+        """Return every descriptor, for `pass_fds`."""
+        return [self.info, self.block, *([] if self.seccomp is None else [self.seccomp]), *self.data.values()]
+
+
+def find() -> str | None:
+    """Return the path of bubblewrap, or None."""
+    return shutil.which("bwrap", path=SYSTEM_PATH + ":" + os.environ.get("PATH", ""))
+
+
+def command(bwrap: str, python: str, tools: Iterable[Tool], *, disk_mb: int, handles: Handles) -> list[str]:
+    """Return the command line of one sandbox."""
+    size = str(disk_mb * MIB)
+    line = [
+        bwrap,
+        "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
+        "--uid", str(UID), "--gid", str(UID), "--hostname", HOST_NAME,
+        "--die-with-parent", "--new-session", "--as-pid-1",
+        "--info-fd", str(handles.info), "--block-fd", str(handles.block),
+        *_system_folders(),
+        "--proc", "/proc", "--dev", "/dev", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
+    ]  # fmt: skip
+    for path in ETC_BOUND:
+        line += ["--ro-bind-try", path, path]
+    for path, handle in handles.data.items():
+        line += ["--perms", "0644", "--ro-bind-data", str(handle), path]
+    for tool in tools:
+        if tool.bind is not None:
+            line += ["--ro-bind", *tool.bind]
+    for path in (WORK, "/tmp"):
+        line += ["--perms", "0755" if path == WORK else "1777", "--size", size, "--tmpfs", path]
+    line += ["--remount-ro", "/", "--chdir", WORK, "--clearenv"]
+    for name, value in ENVIRONMENT.items():
+        line += ["--setenv", name, value]
+    if handles.seccomp is not None:
+        line += ["--seccomp", str(handles.seccomp)]
+    return [*line, "--", python, AGENT]
+
+
+def _system_folders() -> Iterator[str]:
+    """Yield the options that show /usr, and /bin, /lib and so on as they are here: links into it, or folders."""
+    yield from ("--ro-bind", "/usr", "/usr")
+    for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
+        path = Path("/", name)
+        if path.is_symlink():
+            yield from ("--symlink", os.readlink(path), str(path))
+        elif path.is_dir():
+            yield from ("--ro-bind", str(path), str(path))
+
+
+@contextmanager
+def memory_files(contents: Mapping[str, bytes]) -> Iterator[dict[str, int]]:
+    """Open an anonymous file with each content, at its start; all are closed on leaving."""
+    handles: dict[str, int] = {}
+    try:
+        for name, content in contents.items():
+            handles[name] = handle = os.memfd_create("atelier", os.MFD_CLOEXEC)
+            os.write(handle, content)
+            os.lseek(handle, 0, os.SEEK_SET)
+        yield handles
+    finally:
+        for handle in handles.values():
+            os.close(handle)
+
+
+def reachable(path: str) -> bool:
+    """Say whether a user who owns nothing can read and run `path`: every folder above lets others through."""
+    real = Path(path).resolve()
+    wanted = stat.S_IROTH | stat.S_IXOTH
+    return real.stat().st_mode & wanted == wanted and all(p.stat().st_mode & stat.S_IXOTH for p in real.parents)
+
+
+def stage(tools: Mapping[str, Tool], folder: Path) -> dict[str, Tool]:
+    """Return the tools, those that the sandbox's user cannot reach replaced by a link or copy in `folder` (mode 0755).
+
+    A tool that is a whole prefix of folders is left out instead: copying an interpreter's installation is too much.
+    """
+    staged: dict[str, Tool] = {}
+    for name, tool in tools.items():
+        if tool.bind is None or reachable(tool.bind[0]):
+            staged[name] = tool
+        elif os.path.isfile(tool.bind[0]):
+            copy = folder / name
+            try:
+                os.link(tool.bind[0], copy)
+            except OSError:
+                shutil.copyfile(tool.bind[0], copy)
+                copy.chmod(0o755)
+            staged[name] = Tool(tool.here, tool.inside, (str(copy), tool.inside))
+    return staged

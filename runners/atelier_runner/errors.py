@@ -1,0 +1,39 @@
+"""Every error that the runner raises.
+
+RunnerError
+├── SandboxUnavailable   programs cannot run here (now); `hint` says how to mend it
+├── LanguageUnknown      no such language, or its toolchain is missing
+├── SpecInvalid          what was asked for is refused by name
+└── RunUnknown           no run has this id
+"""
+
+from __future__ import annotations
+
+
+class RunnerError(Exception):
+    """The root. `detail` says what was expected and what came; `hint` the way out."""
+
+    def __init__(self, detail: str, *, hint: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+
+
+class SandboxUnavailable(RunnerError):
+    """No sandbox can be started."""
+
+
+class LanguageUnknown(RunnerError):
+    """The language is not in the catalogue, or its toolchain is not on this machine."""
+
+
+class SpecInvalid(RunnerError):
+    """A path, an entry or a limit that cannot be honoured; `code` names which."""
+
+    def __init__(self, code: str, detail: str, *, hint: str = "") -> None:
+        super().__init__(detail, hint=hint)
+        self.code = code
+
+
+class RunUnknown(RunnerError):
+    """No run has this id, or its events were already taken."""

@@ -1,0 +1,54 @@
+"""The frames between a host and the agent: 4 bytes of length (big-endian), 1 byte of kind, the payload.
+
+`PROTOCOL.md` has the conversation. What comes out of a sandbox is untrusted: lengths are bounded before anything is
+read, and a frame that makes no sense ends the run as lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+HEADER: Final = struct.Struct(">IB")
+MAX_FRAME: Final = 1024 * 1024
+CHUNK: Final = 256 * 1024
+
+# host to agent
+SPEC, FILE, MORE, GO, STDIN, STDIN_END = b"SFMGIC"
+# agent to host
+READY, BEGUN, STDOUT, STDERR, EXIT, FAILED = b"RBOEXP"
+
+
+class BadFrame(Exception):
+    """What came from the sandbox is not a frame."""
+
+
+def encode(kind: int, payload: bytes = b"") -> bytes:
+    """Return one frame."""
+    return HEADER.pack(len(payload), kind) + payload
+
+
+def encode_files(files: Mapping[str, bytes]) -> Iterator[bytes]:
+    """Yield the frames that lay `files` out: one FILE each, then MORE for what is above 256 KiB."""
+    for path, data in files.items():
+        name = path.encode()
+        yield encode(FILE, struct.pack(">H", len(name)) + name + data[:CHUNK])
+        for start in range(CHUNK, len(data), CHUNK):
+            yield encode(MORE, data[start : start + CHUNK])
+
+
+async def read(reader: asyncio.StreamReader) -> tuple[int, bytes] | None:
+    """Return the next frame, or None when the other side is gone.
+
+    Raises:
+        BadFrame: the length is above 1 MiB.
+    """
+    try:
+        length, kind = HEADER.unpack(await reader.readexactly(HEADER.size))
+        if length > MAX_FRAME:
+            raise BadFrame(f"a frame of {length} bytes came; at most {MAX_FRAME} are allowed")
+        return kind, await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None

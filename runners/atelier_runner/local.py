@@ -1,0 +1,217 @@
+"""The local backend: runs programs on this machine, each in a bubblewrap sandbox of its own.
+
+`open_local` looks at the machine once (bubblewrap, toolchains, control groups, identities) and keeps a warm pool.
+Without bubblewrap it opens all the same: it says so in `capabilities` and refuses to start anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from atelier_runner import bubblewrap, seccomp
+from atelier_runner.cgroups import Groups
+from atelier_runner.doctor import examine
+from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailable
+from atelier_runner.languages import Language, Tool, find_tools, load_languages
+from atelier_runner.model import Capabilities, Event, Exited, Limits, Output, Reason, Spec
+from atelier_runner.pool import Pool
+from atelier_runner.run import Run
+from atelier_runner.sandbox import Launcher, Sandbox, Setup, identities
+
+MOST_RUNS = 64
+"""Runs at once; a queue belongs to the caller."""
+MOST_UNREAD = 256
+"""Ended runs whose events nobody took; the oldest are forgotten."""
+STAGE_PREFIX = "atelier-tools-"
+
+
+class LocalBackend:
+    """Starts runs and streams their events. Made by `open_local`."""
+
+    def __init__(self, languages: dict[str, Language], pool: Pool | None, setup: Setup | None, hint: str, *, untrusted: bool) -> None:
+        self._languages = languages
+        self._pool = pool
+        self._setup = setup
+        self._hint = hint
+        self._untrusted = untrusted
+        self._runs: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._examination: asyncio.Task[Capabilities] | None = None
+
+    async def capabilities(self) -> Capabilities:
+        """Say what this machine can enforce, found by trying each control once; takes about a second the first time."""
+        if self._examination is None:
+            self._examination = asyncio.create_task(self._examine(), name="doctor")
+        return await asyncio.shield(self._examination)
+
+    async def _examine(self) -> Capabilities:
+        languages = tuple(language.info for language in self._languages.values())
+        if self._setup is None:
+            return Capabilities(False, self._hint, (), languages)
+        controls, failure = await examine(self._attempt, self._setup)
+        return Capabilities(failure is None, failure or "", controls, languages)
+
+    async def _attempt(self, spec: Spec) -> tuple[bytes, Exited]:
+        """Run one of the doctor's probes to its end; returns its standard output and its result."""
+        printed = bytearray()
+        async for event in self.events(await self._execute(spec)):
+            if isinstance(event, Output) and event.stream == "stdout":
+                printed += event.data
+            elif isinstance(event, Exited):
+                return bytes(printed), event
+        raise SandboxUnavailable("A probe's events ended without a result.")
+
+    def languages(self) -> dict[str, Language]:
+        """Return the catalogue as found on this machine."""
+        return self._languages
+
+    async def warm(self) -> None:
+        """Wait until the pool is full."""
+        if self._pool is not None:
+            await self._pool.filled()
+
+    async def start(self, spec: Spec) -> str:
+        """Begin a run; returns its id.
+
+        Raises:
+            SandboxUnavailable: no sandbox can be started, or one control is missing in untrusted mode.
+            LanguageUnknown: not in the catalogue, or its toolchain is missing.
+            SpecInvalid: a path, entry, argument or limit is refused.
+        """
+        if self._untrusted:
+            missing = [control.name for control in (await self.capabilities()).controls if control.state == "absent"]
+            if missing:
+                raise SandboxUnavailable(
+                    f"Untrusted programs are refused here: {', '.join(missing)} cannot be enforced.",
+                    hint="See `atelier doctor` for what each control needs.",
+                )
+        return await self._execute(spec)
+
+    async def _execute(self, spec: Spec) -> str:
+        """Begin a run without asking for capabilities; the doctor's own probes come through here."""
+        language = self._languages.get(spec.language)
+        if language is None or not language.info.version:
+            ready = sorted(name for name, known in self._languages.items() if known.info.version)
+            raise LanguageUnknown(
+                f"{spec.language!r} cannot run here; there is: {', '.join(ready) or 'nothing'}.",
+                hint="" if language is None else language.info.hint,
+            )
+        spec.check()
+        if self._pool is None:
+            raise SandboxUnavailable("Programs cannot run here: there is no sandbox.", hint=self._hint)
+        if len(self._tasks) >= MOST_RUNS:
+            raise SandboxUnavailable(f"{MOST_RUNS} programs run at once already.", hint="Try again in a moment.")
+        sandbox = await self._pool.take(spec.limits)
+        name = secrets.token_hex(8)
+        run = Run(spec, language, sandbox)
+        self._runs[name] = run
+        self._tasks[name] = asyncio.create_task(self._drive(name, run, sandbox), name=f"run-{name}")
+        return name
+
+    async def _drive(self, name: str, run: Run, sandbox: Sandbox) -> None:
+        try:
+            await run.drive()
+        finally:
+            closing = asyncio.create_task(sandbox.close(), name=f"close-{name}")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._tasks.pop(name, None)
+            for old in [key for key, known in self._runs.items() if known.ended][:-MOST_UNREAD]:
+                del self._runs[old]
+
+    async def events(self, run: str) -> AsyncIterator[Event]:
+        """Yield the run's events from its first; ends after `Exited`. Leaving early cancels the run.
+
+        Raises:
+            RunUnknown: no run has this id, or its events were taken.
+        """
+        found = self._runs.get(run)
+        if found is None or found.taken:
+            raise RunUnknown(f"There is no run {run!r} whose events can be read.")
+        found.taken = True
+        try:
+            async for event in found.events():
+                yield event
+        finally:
+            found.stop(Reason.CANCELLED)
+            self._runs.pop(run, None)
+
+    async def write(self, run: str, data: bytes, *, close: bool = False) -> None:
+        """Send bytes to stdin, and close it when asked; a program that has ended ignores both."""
+        if (found := self._runs.get(run)) is not None and not found.ended:
+            await found.write(data, close=close)
+
+    async def cancel(self, run: str) -> None:
+        """End the whole process tree; a run that has ended is left as it is."""
+        if (found := self._runs.get(run)) is not None:
+            found.stop(Reason.CANCELLED)
+
+    async def close(self) -> None:
+        """End every run and leave nothing behind."""
+        if self._examination is not None:
+            self._examination.cancel()
+            await asyncio.gather(self._examination, return_exceptions=True)
+        for run in self._runs.values():
+            run.stop(Reason.CANCELLED)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_local(
+    *, pool_size: int = 2, limits: Limits | None = None, untrusted: bool = False, groups: Groups | None = None, bwrap: str | None = None
+) -> AsyncIterator[LocalBackend]:
+    """Open the backend. `limits` are those that waiting sandboxes are prepared for; `untrusted` refuses to run with a
+    control missing; `groups` and `bwrap` replace what would be found."""
+    tools = find_tools()
+    languages = await asyncio.to_thread(load_languages, tools)
+    program = bwrap or bubblewrap.find()
+    if program is None or not os.access(program, os.X_OK):
+        yield LocalBackend(languages, None, None, bubblewrap.INSTALL_HINT, untrusted=untrusted)
+        return
+    if "python3" not in tools:
+        yield LocalBackend(languages, None, None, languages["python"].info.hint, untrusted=untrusted)
+        return
+    async with AsyncExitStack() as stack:
+        dedicated, spare = await asyncio.to_thread(identities)
+        if spare is not None:
+            staged = await asyncio.to_thread(bubblewrap.stage, tools, stack.enter_context(_stage_folder()))
+            if "python3" in staged:
+                tools = staged
+            else:  # the only Python lies where nobody else may look: sandboxes stay this process's user
+                dedicated, spare = False, None
+        architecture = seccomp.machine()
+        setup = Setup(
+            program, tools, groups or Groups.of_this_process(),
+            None if architecture is None else seccomp.compile_filter(architecture), dedicated, spare,
+        )  # fmt: skip
+        launcher = await stack.enter_async_context(Launcher(setup))
+        pool = await stack.enter_async_context(Pool(launcher, limits or Limits(), pool_size))
+        backend = LocalBackend(languages, pool, setup, "", untrusted=untrusted)
+        stack.push_async_callback(backend.close)
+        yield backend
+
+
+@contextlib.contextmanager
+def _stage_folder() -> Iterator[Path]:
+    """Make a folder for tools that the sandbox's user cannot reach; also removes those of servers that were killed."""
+    base = Path(tempfile.gettempdir())
+    for old in base.glob(f"{STAGE_PREFIX}*-*"):
+        pid = old.name.removeprefix(STAGE_PREFIX).split("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(old, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{STAGE_PREFIX}{os.getpid()}-"))
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

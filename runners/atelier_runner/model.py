@@ -1,0 +1,156 @@
+"""The runner's shapes: what is asked for, what comes back, what this machine can enforce."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+
+from atelier_runner.errors import SpecInvalid
+
+MIB = 1024 * 1024
+PATH_BYTES = 1024
+COMPONENT_BYTES = 255
+
+
+class Reason(StrEnum):
+    """Why a run ended."""
+
+    EXITED = "exited"
+    SIGNALLED = "signalled"
+    WALL_TIME = "wall_time"
+    CPU_TIME = "cpu_time"
+    MEMORY = "memory"
+    OUTPUT = "output"
+    DISK = "disk"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on one run, all its processes together."""
+
+    wall_seconds: float = 60.0
+    cpu_seconds: float = 20.0
+    memory_mb: int = 512
+    """MiB; files that the program writes count too, since they live in memory."""
+    processes: int = 64
+    """Processes and threads."""
+    disk_mb: int = 64
+    """MiB in the working folder, and as much in /tmp."""
+    output_bytes: int = MIB
+    """Both streams together."""
+
+    def check(self) -> None:
+        """Raise SpecInvalid `limit_invalid` unless every bound is a finite number above zero."""
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+                raise SpecInvalid("limit_invalid", f"{spec.name} must be a number above zero, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One execution. `files` are laid out beneath the working folder; `entry` is one of them."""
+
+    language: str
+    entry: str
+    files: Mapping[str, bytes]
+    limits: Limits = field(default_factory=Limits)
+    args: Sequence[str] = ()
+    stdin: bytes | None = None
+    """Given at once, then closed; None keeps stdin open for `write`."""
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise SpecInvalid for a path, an entry, an argument or a limit that cannot be honoured."""
+        self.limits.check()
+        for path in self.files:
+            check_path(path)
+        if self.entry not in self.files:
+            raise SpecInvalid("entry_not_found", f"The entry {self.entry!r} is not among the files.")
+        size = sum(map(len, self.files.values()))
+        if size > self.limits.disk_mb * MIB:
+            raise SpecInvalid(
+                "files_too_large",
+                f"The files have {size / MIB:.1f} MiB; the working folder of a run holds {self.limits.disk_mb} MiB.",
+                hint="Remove large files from the session, or raise the run's disk limit.",
+            )
+        texts = [*self.args, *self.env, *self.env.values()]
+        if any("\0" in text for text in texts) or any(not name or "=" in name for name in self.env):
+            raise SpecInvalid("argument_invalid", "An argument or variable holds a NUL character, or a name is empty.")
+        if sum(len(text.encode()) for text in texts) > 64 * 1024:
+            raise SpecInvalid("argument_invalid", "Arguments and variables may have 64 KiB together.")
+
+
+def check_path(path: str) -> None:
+    """Raise SpecInvalid `path_invalid` unless `path` is relative, plain, and stays beneath its folder."""
+    parts = path.split("/")
+    try:
+        sizes = [len(part.encode()) for part in parts]
+    except UnicodeEncodeError:
+        raise SpecInvalid("path_invalid", f"{path!r} is not valid Unicode.") from None
+    if "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise SpecInvalid("path_invalid", f"{path!r} is not a plain relative path.")
+    if max(sizes) > COMPONENT_BYTES or sum(sizes) + len(sizes) - 1 > PATH_BYTES:
+        raise SpecInvalid("path_invalid", f"{path[:40]!r}… is longer than {PATH_BYTES} bytes, or a part than {COMPONENT_BYTES}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    seq: int
+    version: str
+    """The runtime, in words: "Python 3.11.2"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    seq: int
+    stream: str
+    """stdout or stderr."""
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    seq: int
+    reason: Reason
+    code: int | None
+    signal: str | None
+    wall_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    detail: str = ""
+
+
+Event = Started | Output | Exited
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One thing that a sandbox must do, and whether it does it here."""
+
+    name: str
+    state: str
+    """enforced, partial or absent."""
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageInfo:
+    name: str
+    title: str
+    extensions: tuple[str, ...]
+    version: str
+    """Empty when its toolchain is missing; then `hint` says how to get it."""
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    available: bool
+    hint: str
+    controls: tuple[Control, ...]
+    languages: tuple[LanguageInfo, ...]

@@ -1,0 +1,87 @@
+"""The bounded queue between a run and whoever reads its events.
+
+Overflow policy: the writer waits, so the agent stops reading and the program blocks on its output. Once the run is
+being ended the writer no longer waits: what is above the bound is dropped, since the program is dead or about to be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+
+from atelier_runner.model import Event, Exited, Output, Started
+
+BOUND = 256 * 1024
+"""Bytes waiting to be read."""
+JOINED = 64 * 1024
+"""Waiting output of one stream is joined up to this size."""
+
+
+class Outbox:
+    """One writer, one reader; numbers the events as they are read."""
+
+    def __init__(self) -> None:
+        self._version: str | None = None
+        self._waiting: deque[tuple[str, bytearray]] = deque()
+        self._size = 0
+        self._exited: Exited | None = None
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._open = True
+
+    def started(self, version: str) -> None:
+        """Queue the first event."""
+        self._version = version
+        self._readable.set()
+
+    async def output(self, stream: str, data: bytes) -> None:
+        """Queue output; waits while the queue is full."""
+        while self._open and self._size >= BOUND:
+            self._writable.clear()
+            await self._writable.wait()
+        if self._size >= BOUND:
+            return
+        if self._waiting and self._waiting[-1][0] == stream and len(self._waiting[-1][1]) + len(data) <= JOINED:
+            self._waiting[-1][1].extend(data)
+        else:
+            self._waiting.append((stream, bytearray(data)))
+        self._size += len(data)
+        self._readable.set()
+
+    def stop_waiting(self) -> None:
+        """Let the writer through from now on: the run is being ended."""
+        self._open = False
+        self._writable.set()
+
+    def exited(self, event: Exited) -> None:
+        """Queue the last event; its number is set when it is read."""
+        self.stop_waiting()
+        self._exited = event
+        self._readable.set()
+
+    async def read(self) -> AsyncIterator[Event]:
+        """Yield every event, in order; ends after `Exited`."""
+        seq = 0
+        while True:
+            await self._readable.wait()
+            if self._version is not None:
+                seq += 1
+                version, self._version = self._version, None
+                yield Started(seq, version)
+            while self._waiting:
+                stream, data = self._waiting.popleft()
+                self._size -= len(data)
+                self._writable.set()
+                seq += 1
+                yield Output(seq, stream, bytes(data))
+            if self._exited is not None and not self._waiting:
+                seq += 1
+                last = self._exited
+                yield Exited(
+                    seq, last.reason, last.code, last.signal, last.wall_seconds, last.cpu_seconds, last.peak_memory_bytes, last.detail
+                )
+                return
+            if not self._waiting and self._version is None:
+                self._readable.clear()

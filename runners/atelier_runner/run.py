@@ -1,0 +1,231 @@
+"""One run in one sandbox, from the spec to `Exited`.
+
+Three things happen at once: `_pump` reads what the agent sends, `_watch` holds CPU time (and memory, where no cgroup
+does) against the limits, and a timer holds the wall time. Whichever first decides that the run is over says why
+(`stop`) and kills the sandbox; `_pump` then meets the end of the stream, and `_result` turns what is known into one
+reason. Limits never depend on the agent, which sits inside with the program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import os
+import signal
+from collections.abc import AsyncIterator
+from typing import Any
+
+from atelier_runner import frames
+from atelier_runner.bubblewrap import ENVIRONMENT
+from atelier_runner.languages import Language
+from atelier_runner.model import MIB, Event, Exited, Reason, Spec
+from atelier_runner.outbox import Outbox
+from atelier_runner.processes import tree_usage
+from atelier_runner.sandbox import Sandbox
+
+OPEN_FILES = 256
+CPUS = os.cpu_count() or 1
+
+
+class Run:
+    """Drives one spec in one sandbox; `events` is what came of it."""
+
+    def __init__(self, spec: Spec, language: Language, sandbox: Sandbox) -> None:
+        self._spec = spec
+        self._language = language
+        self._sandbox = sandbox
+        self._outbox = Outbox()
+        self._cause: Reason | None = None
+        self._begun = asyncio.Event()
+        self._ended = False
+        self.taken = False
+        self._agent_said: dict[str, Any] | None = None
+        self._failure: dict[str, Any] | None = None
+        self._lost = "the sandbox ended without saying how the program did"
+        self._peak = 0
+        self._tree_cpu = 0.0
+        self._wall = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether `Exited` has been queued."""
+        return self._ended
+
+    def events(self) -> AsyncIterator[Event]:
+        """Yield the run's events; call it once."""
+        return self._outbox.read()
+
+    def stop(self, reason: Reason) -> None:
+        """End the whole process tree, for this reason unless there was one before."""
+        if self._cause is None and not self._ended:
+            self._cause = reason
+            self._outbox.stop_waiting()
+            self._sandbox.kill()
+
+    async def write(self, data: bytes, *, close: bool) -> None:
+        """Send bytes to stdin; ignored once the program has ended. Waits while the program does not read."""
+        await self._begun.wait()
+        writer = self._sandbox.writer
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            for start in range(0, len(data), frames.CHUNK):
+                if self._ended:
+                    return
+                writer.write(frames.encode(frames.STDIN, data[start : start + frames.CHUNK]))
+                await writer.drain()
+            if close and not self._ended:
+                writer.write(frames.encode(frames.STDIN_END))
+
+    async def drive(self) -> None:
+        """Run the program to its end and queue `Exited`, whatever happens."""
+        loop = asyncio.get_running_loop()
+        limits = self._spec.limits
+        began = loop.time()
+        timer = loop.call_later(limits.wall_seconds, self.stop, Reason.WALL_TIME)
+        helpers: list[asyncio.Task[None]] = []
+        try:
+            self._sandbox.limit(limits)
+            self._outbox.started(self._language.runtime)
+            helpers += [asyncio.create_task(self._send(), name="run-send"), asyncio.create_task(self._watch(), name="run-watch")]
+            await self._pump()
+        except (OSError, frames.BadFrame) as error:
+            self._lost = str(error)
+        finally:
+            self._wall = loop.time() - began
+            timer.cancel()
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            self._begun.set()
+            result = self._result()
+            self._ended = True
+            self._outbox.exited(result)
+
+    async def _send(self) -> None:
+        """Send spec, files and GO, then the stdin that was given."""
+        spec, writer = self._spec, self._sandbox.writer
+        argv = self._language.argv(spec.entry, tuple(spec.args))
+        head = {
+            "argv": argv,
+            "env": {**ENVIRONMENT, **spec.env},
+            "fork": spec.entry if self._language.fork else None,
+            # The next whole second: the host counts exactly and for all processes together, this one is the backstop.
+            "cpu": math.ceil(spec.limits.cpu_seconds) + 1,
+            "rlimits": {"nofile": OPEN_FILES, "nproc": spec.limits.processes + 1, "fsize": spec.limits.disk_mb * MIB},
+        }
+        with contextlib.suppress(ConnectionError):
+            pending = bytearray(frames.encode(frames.SPEC, json.dumps(head).encode()))
+            for frame in frames.encode_files(spec.files):
+                pending += frame
+                if len(pending) > frames.CHUNK:
+                    writer.write(bytes(pending))
+                    pending.clear()
+                    await writer.drain()
+            writer.write(bytes(pending + frames.encode(frames.GO)))
+            self._begun.set()
+            if spec.stdin is not None:
+                await self.write(spec.stdin, close=True)
+
+    async def _pump(self) -> None:
+        """Read the agent's frames until it is gone; keeps the head of the output up to its limit."""
+        left = self._spec.limits.output_bytes
+        reader = self._sandbox.reader
+        streams = {frames.STDOUT: "stdout", frames.STDERR: "stderr"}
+        while (frame := await frames.read(reader)) is not None:
+            kind, payload = frame
+            if (stream := streams.get(kind)) is not None:
+                if len(payload) > left:
+                    self.stop(Reason.OUTPUT)
+                if left:
+                    await self._outbox.output(stream, payload[:left])
+                left = max(0, left - len(payload))
+            elif kind == frames.EXIT:
+                self._agent_said = _object(payload)
+                return
+            elif kind == frames.FAILED:
+                self._failure = _object(payload)
+                return
+
+    async def _watch(self) -> None:
+        """Look at what has been used, the more often the nearer the limit."""
+        limits, group = self._spec.limits, self._sandbox.group
+        counted = group.usage()
+        by_tree = counted.cpu_seconds is None or counted.peak_memory_bytes is None
+        while True:
+            used = group.cpu_seconds()
+            if by_tree:
+                tree = await asyncio.to_thread(tree_usage, self._sandbox.pid)
+                self._tree_cpu = max(self._tree_cpu, tree.cpu_seconds)
+                self._peak = max(self._peak, tree.memory_bytes)
+                used = self._tree_cpu if used is None else used
+                if counted.peak_memory_bytes is None and tree.memory_bytes > limits.memory_mb * MIB:
+                    self.stop(Reason.MEMORY)
+            if used is not None and used >= limits.cpu_seconds:
+                self.stop(Reason.CPU_TIME)
+            left = limits.cpu_seconds - (used or 0.0)
+            await asyncio.sleep(max(0.02, min(left / CPUS, 0.1 if by_tree else 0.5)))
+
+    def _result(self) -> Exited:
+        """Turn what is known into one reason."""
+        used = self._sandbox.group.usage()
+        said = self._agent_said or {}
+        code, number = _number(said.get("code")), _number(said.get("signal"))
+        cpu = used.cpu_seconds if used.cpu_seconds is not None else max(self._tree_cpu, _seconds(said.get("cpu")))
+        peak = used.peak_memory_bytes if used.peak_memory_bytes is not None else max(self._peak, _number(said.get("memory")) or 0)
+        reason, detail = self._reason(code, number, bool(said.get("full")), bool(used.oom_kills), cpu)
+        if self._cause is not None:
+            code = None
+        name = None if number is None or self._cause is not None else _signal_name(number)
+        return Exited(0, reason, code, name, round(self._wall, 6), round(cpu, 6), peak, detail)
+
+    def _reason(self, code: int | None, number: int | None, full: bool, oom: bool, cpu: float) -> tuple[Reason, str]:
+        limits = self._spec.limits
+        texts = {
+            Reason.WALL_TIME: f"It ran longer than {limits.wall_seconds:g} s.",
+            Reason.CPU_TIME: f"It used more than {limits.cpu_seconds:g} s of CPU time.",
+            Reason.MEMORY: f"It needed more than {limits.memory_mb} MiB of memory.",
+            Reason.OUTPUT: f"It printed more than {limits.output_bytes} bytes; the first are kept.",
+            Reason.DISK: f"It wrote more than {limits.disk_mb} MiB of files.",
+            Reason.CANCELLED: "It was stopped.",
+        }
+        failed = number is not None or code != 0
+        if self._cause is not None:
+            return self._cause, texts[self._cause]
+        if oom and failed:
+            return Reason.MEMORY, texts[Reason.MEMORY]
+        if self._failure is not None:
+            if self._failure.get("kind") == "disk":
+                return Reason.DISK, texts[Reason.DISK]
+            return Reason.LOST, str(self._failure.get("detail", ""))[:200]
+        if self._agent_said is None:
+            return Reason.LOST, self._lost
+        if number == signal.SIGXCPU or (number == signal.SIGKILL and cpu >= limits.cpu_seconds):
+            return Reason.CPU_TIME, texts[Reason.CPU_TIME]
+        if number == signal.SIGXFSZ or (full and failed):
+            return Reason.DISK, texts[Reason.DISK]
+        return (Reason.EXITED if number is None else Reason.SIGNALLED), ""
+
+
+def _object(payload: bytes) -> dict[str, Any]:
+    """Read a frame's JSON object; anything else counts as empty, for it comes from inside the sandbox."""
+    try:
+        found = json.loads(payload)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53 else None
+
+
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

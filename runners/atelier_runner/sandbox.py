@@ -1,0 +1,290 @@
+"""Starts one sandbox and holds its strings: process, control group, identity, stream to the agent.
+
+Starting: bubblewrap is spawned with a descriptor on which its child waits; the child is put under its control group
+and limits; only then is it let go, so nothing ever runs outside them. All of that takes some 50 ms and happens in one
+long-lived thread (`--die-with-parent` is tied to the thread that spawned, so a passing one would not do), never on the
+path of a run. Ending: process 1 of the sandbox is killed through its pidfd, and the kernel kills the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from atelier_runner import bubblewrap, frames
+from atelier_runner.agent import SOURCE
+from atelier_runner.cgroups import Group, Groups
+from atelier_runner.errors import SandboxUnavailable
+from atelier_runner.languages import Tool
+from atelier_runner.model import MIB, Limits
+
+START_SECONDS = 10.0
+# Outside, each sandbox runs as a user of its own who owns nothing (a range that systemd leaves unused).
+FIRST_UID = 1_900_000_000
+NOBODY = 65_534
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What every sandbox of this process is started with."""
+
+    bwrap: str
+    tools: Mapping[str, Tool]
+    groups: Groups
+    seccomp: bytes | None
+    dedicated_uids: bool
+    """Whether this process may become the users above: it is root with their range mapped."""
+    spare_uid: int | None
+    """The one user to fall back to, when there is no range; None stays as who we are."""
+
+
+def identities() -> tuple[bool, int | None]:
+    """Find out as whom sandboxes can run, by trying: (a user of its own for each, the fallback)."""
+    if os.geteuid() != 0:
+        return False, None
+    for uid in (FIRST_UID, NOBODY):
+        try:
+            subprocess.run(["/bin/true"], user=uid, group=uid, extra_groups=[], check=True, env={}, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            continue
+        return uid == FIRST_UID, NOBODY
+    return False, None
+
+
+class Sandbox:
+    """One started sandbox whose agent is ready. Used for one run, then closed."""
+
+    def __init__(self, born: _Born, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, end: Callable[[_Born], None],
+                 thread: ThreadPoolExecutor) -> None:
+        self.disk_mb = born.disk_mb
+        self.limits = (born.memory_bytes, born.processes)
+        self.group = born.group
+        self.pid = born.pid
+        self.reader = reader
+        self.writer = writer
+        self.on_death: Callable[[], None] | None = None
+        self._born = born
+        self._end = end
+        self._thread = thread
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(born.pidfd, self._died)
+        self._watched = True
+        self.alive = True
+
+    def _died(self) -> None:
+        self.alive = False
+        self._unwatch()
+        if self.on_death is not None:
+            self.on_death()
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            self._loop.remove_reader(self._born.pidfd)
+
+    def limit(self, limits: Limits) -> None:
+        """Apply one run's limits and count from here on; one more process is the agent."""
+        wanted = (limits.memory_mb * MIB, limits.processes + 1)
+        if wanted != self.limits:
+            self.group.limit(memory_bytes=wanted[0], processes=wanted[1])
+            self.limits = wanted
+        self.group.begin()
+
+    def kill(self) -> None:
+        """Kill everything inside, now."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._born.pidfd, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """Kill everything inside and leave nothing behind."""
+        self._unwatch()
+        self.kill()
+        self.writer.close()
+        await self._loop.run_in_executor(self._thread, self._end, self._born)
+
+
+class Launcher:
+    """Starts sandboxes, in a thread of its own. An async context manager."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._thread = ThreadPoolExecutor(1, "atelier-spawn")
+        self._uids: set[int] = set()
+        self._count = 0
+        self._agent = SOURCE.read_bytes()
+
+    async def __aenter__(self) -> Launcher:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self.setup.groups.close)
+        self._thread.shutdown(wait=False)
+
+    async def start(self, limits: Limits) -> Sandbox:
+        """Start a sandbox and wait until its agent is ready; cold, so some 60 ms.
+
+        Raises:
+            SandboxUnavailable: bubblewrap could not; its own words are in the detail.
+        """
+        loop = asyncio.get_running_loop()
+        spawning = loop.run_in_executor(self._thread, self._spawn, limits)
+        try:
+            born = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            born = await spawning
+            await loop.run_in_executor(self._thread, self._end, born)
+            raise
+        writer: asyncio.StreamWriter | None = None
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=born.socket, limit=frames.CHUNK)
+            async with asyncio.timeout(START_SECONDS):
+                ready = await frames.read(reader)
+            if ready is None or ready[0] != frames.READY:
+                raise SandboxUnavailable(f"The sandbox did not start: {_said(born)}", hint=_hint(_said(born)))
+            return Sandbox(born, reader, writer, self._end, self._thread)
+        except (TimeoutError, frames.BadFrame) as error:
+            await self._discard(born, writer)
+            raise SandboxUnavailable(f"The sandbox's agent did not answer: {_said(born)}") from error
+        except BaseException:
+            await self._discard(born, writer)
+            raise
+
+    async def _discard(self, born: _Born, writer: asyncio.StreamWriter | None) -> None:
+        if writer is not None:
+            writer.close()
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(born.pidfd, signal.SIGKILL)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._end, born)
+
+    def _take_uid(self) -> int | None:
+        if not self.setup.dedicated_uids:
+            return self.setup.spare_uid
+        uid = next(uid for uid in range(FIRST_UID, FIRST_UID + len(self._uids) + 1) if uid not in self._uids)
+        self._uids.add(uid)
+        return uid
+
+    def _spawn(self, limits: Limits) -> _Born:
+        """Start bubblewrap, put its child under limits, let it go. Runs in the thread."""
+        self._count += 1
+        uid = self._take_uid()
+        group = self.setup.groups.make(f"s{self._count}")
+        memory_bytes, processes = limits.memory_mb * MIB, limits.processes + 1
+        ours, theirs = socket.socketpair()
+        info, info_write = os.pipe2(os.O_CLOEXEC)
+        block, release = os.pipe2(os.O_CLOEXEC)
+        errors, errors_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            process = self._popen(limits.disk_mb, uid, theirs, info_write, block, errors_write)
+            os.close(info_write)
+            info_write = -1
+            pid = _child(info)
+            if pid is None:
+                process.wait(START_SECONDS)
+                text = os.read(errors, 4096).decode(errors="replace").strip()
+                raise SandboxUnavailable(f"bubblewrap could not make a sandbox: {text or process.returncode}", hint=_hint(text))
+            pidfd = os.pidfd_open(pid)
+            group.limit(memory_bytes=memory_bytes, processes=processes)
+            group.attach(pid)
+            os.write(release, b"1")
+            return _Born(process, pid, pidfd, group, ours, errors, uid, limits.disk_mb, memory_bytes, processes)
+        except BaseException as error:
+            if process is not None:
+                process.kill()
+                process.wait()
+            group.remove()
+            self._uids.discard(uid or 0)
+            ours.close()
+            os.close(errors)
+            if isinstance(error, OSError | subprocess.SubprocessError):
+                raise SandboxUnavailable(f"The sandbox could not be started: {error}") from error
+            raise
+        finally:
+            theirs.close()
+            for handle in (info, info_write, block, release, errors_write):
+                if handle >= 0:
+                    os.close(handle)
+
+    def _popen(self, disk_mb: int, uid: int | None, stream: socket.socket, info: int, block: int, errors: int) -> subprocess.Popen[bytes]:
+        contents = {bubblewrap.AGENT: self._agent, **{path: text.encode() for path, text in bubblewrap.ETC.items()}}
+        if self.setup.seccomp is not None:
+            contents["seccomp"] = self.setup.seccomp
+        with bubblewrap.memory_files(contents) as data:
+            handles = bubblewrap.Handles(info, block, data.pop("seccomp", None), data)
+            line = bubblewrap.command(
+                self.setup.bwrap, self.setup.tools["python3"].inside, self.setup.tools.values(), disk_mb=disk_mb, handles=handles
+            )
+            return subprocess.Popen(
+                line, stdin=stream, stdout=stream, stderr=errors, env={}, cwd="/", pass_fds=handles.all(),
+                user=uid, group=uid, extra_groups=None if uid is None else [],
+            )  # fmt: skip
+
+    def _end(self, born: _Born) -> None:
+        """Wait for the end of a killed sandbox and remove what it had. Runs in the thread."""
+        born.group.kill()
+        try:
+            born.process.wait(5)
+        except subprocess.TimeoutExpired:
+            born.process.kill()
+            born.process.wait()
+        os.close(born.pidfd)
+        os.close(born.errors)
+        # A group can be removed once the last of its processes has been reaped, a moment after process 1.
+        until = time.monotonic() + 2
+        while not born.group.remove() and time.monotonic() < until:
+            time.sleep(0.002)
+        self._uids.discard(born.uid or 0)
+
+
+@dataclass(slots=True)
+class _Born:
+    """What `_spawn` made."""
+
+    process: subprocess.Popen[bytes]
+    pid: int
+    pidfd: int
+    group: Group
+    socket: socket.socket
+    errors: int
+    uid: int | None
+    disk_mb: int
+    memory_bytes: int
+    processes: int
+
+
+def _child(info: int) -> int | None:
+    """Read the pid that bubblewrap reports; None when it ended without one."""
+    text = b""
+    while select.select([info], [], [], START_SECONDS)[0] and (part := os.read(info, 4096)):
+        text += part
+        if text.rstrip().endswith(b"}"):
+            return int(json.loads(text)["child-pid"])
+    return None
+
+
+def _said(born: _Born) -> str:
+    """Return what bubblewrap or the agent wrote to their standard error."""
+    try:
+        return os.read(born.errors, 4096).decode(errors="replace").strip() or "it said nothing"
+    except OSError:
+        return "it said nothing"
+
+
+def _hint(text: str) -> str:
+    if "ermission" in text or "not permitted" in text or "namespace" in text:
+        return (
+            "The kernel refuses user namespaces to this process. Allow them (sysctl kernel.apparmor_restrict_unprivileged_userns=0 "
+            "or kernel.unprivileged_userns_clone=1), or give the container that runs Atelier the right to make them."
+        )
+    return ""

@@ -1,0 +1,109 @@
+"""Offline, killed, revoked: nothing is lost and the status says the truth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import Person, Server
+from .story import join, land, ready, share, status, text, type_at_end, type_at_start
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that this test may kill."""
+    running = Server(tmp_path_factory.mktemp("data"))
+    running.start()
+    yield running
+    running.stop()
+
+
+def test_offline_edits_are_counted_kept_and_merged(server: Server, person: Person) -> None:
+    ada, bob = person(), person()
+    land(ada, server.url)
+    join(bob, share(ada), "Bob")
+    ada.context.set_offline(True)
+    type_at_start(ada, "# written on a train\n")
+    expect(status(ada)).to_have_text(re.compile(r"Offline: \d+ changes? kept on this device"), timeout=8_000)
+    type_at_end(bob, "\n# meanwhile at the desk\n")
+    ada.context.set_offline(False)
+    expect(status(ada)).to_have_text(re.compile("Saved"), timeout=15_000)
+    for page in (ada, bob):
+        expect(text(page)).to_contain_text("# written on a train")
+        expect(text(page)).to_contain_text("# meanwhile at the desk")
+
+
+def test_what_was_saved_survives_a_kill_and_what_was_not_comes_back(own_server: Server, person: Person) -> None:
+    ada = person()
+    land(ada, own_server.url)
+    type_at_start(ada, "# saved before the kill\n")
+    expect(status(ada)).to_have_text(re.compile("Saved"))
+    own_server.kill()
+    type_at_start(ada, "# typed while it was down\n")
+    expect(status(ada)).to_have_text(re.compile("Offline|Reconnecting"))
+    own_server.start()
+    expect(status(ada)).to_have_text(re.compile("Saved"), timeout=20_000)
+    ada.reload()
+    ready(ada)
+    expect(text(ada)).to_contain_text("# saved before the kill")
+    expect(text(ada)).to_contain_text("# typed while it was down")
+
+
+def test_edits_made_while_the_server_is_down_survive_closing_the_tab(own_server: Server, person: Person) -> None:
+    ada = person()
+    land(ada, own_server.url)
+    address = ada.url
+    own_server.kill()
+    type_at_start(ada, "# nobody heard this\n")
+    expect(status(ada)).to_have_text(re.compile("Offline|Reconnecting"))
+    context = ada.context
+    ada.close()
+    own_server.start()
+    again = context.new_page()
+    again.goto(address)
+    ready(again)
+    expect(text(again)).to_contain_text("# nobody heard this")
+
+
+@pytest.mark.parametrize("role", ["view", "comment", "run"])
+def test_a_role_without_edit_can_read_and_not_write(server: Server, person: Person, role: str) -> None:
+    ada, bob = person(), person()
+    land(ada, server.url)
+    bob.goto(share(ada, role))
+    bob.get_by_role("button", name=re.compile("Join")).click()
+    expect(text(bob)).to_contain_text("import")
+    expect(status(bob)).to_have_text(re.compile("Read-only"))
+    text(bob).click()
+    bob.keyboard.type("intruder")
+    type_at_start(ada, "# after\n")
+    expect(text(bob)).to_contain_text("# after")
+    expect(text(bob)).not_to_contain_text("intruder")
+    run_buttons = bob.get_by_role("button", name="Run", exact=True)
+    if role == "run":
+        expect(run_buttons.first).to_be_enabled()
+    else:
+        assert run_buttons.count() == 0 or run_buttons.first.is_disabled()
+
+
+def test_a_revoked_link_ends_the_guest_s_connection_within_a_second(server: Server, person: Person) -> None:
+    ada, bob = person(), person()
+    land(ada, server.url)
+    link = share(ada)
+    join(bob, link, "Bob")
+    session = ada.url.rstrip("/").split("/")[-1]
+    origin = {"Origin": server.url}
+    links = ada.context.request.get(f"{server.url}/api/v1/sessions/{session}/links", headers=origin).json()["items"]
+    answer = ada.context.request.delete(f"{server.url}/api/v1/sessions/{session}/links/{links[0]['id']}", headers=origin)
+    assert answer.ok
+    expect(status(bob)).to_have_text(re.compile("Read-only"), timeout=1_500)
+    text(bob).click()
+    bob.keyboard.type("too late")
+    expect(text(ada)).not_to_contain_text("too late")
+    stranger = person()
+    stranger.goto(link)
+    expect(stranger.get_by_text(re.compile("revoked|no longer", re.IGNORECASE)).first).to_be_visible()
