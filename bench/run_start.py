@@ -39,6 +39,7 @@ def bare(path: Path) -> float:
         assert process.stdout is not None
         process.stdout.read(1)
         first = (time.perf_counter() - began) * 1000
+        process.stdout.read()
     return first
 
 

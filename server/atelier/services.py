@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atelier.blobs.base import Blobs
-from atelier.bus.base import Bus
+from atelier.blobs import Blobs
+from atelier.bus import Bus
 from atelier.db import Database
 from atelier.limits import Limits
-from atelier.log.base import Log
-from atelier.mail.base import Mail
-from atelier.sandbox.base import Sandbox
+from atelier.log import Log
+from atelier.mail import Mail
+from atelier.sandbox import Sandbox
 from atelier.tasks import TaskGroup
 
 

@@ -15,13 +15,17 @@ import sys
 
 BASELINE = frozenset(sys.modules)  # what any interpreter has; a program must be able to shadow the rest
 
+import builtins
 import errno
+import importlib.machinery
+import io
 import json
 import os
 import resource
 import select
 import signal
 import struct
+import types
 
 
 HEADER = struct.Struct(">IB")
@@ -154,11 +158,6 @@ def become_python(spec: dict) -> None:
     path = f"{WORK}/{entry}"
     for name in [name for name in sys.modules if name not in BASELINE and name != "__main__"]:
         del sys.modules[name]
-    import builtins
-    import importlib.machinery
-    import io
-    import types
-
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atelier.auth.permissions import Action, Role, allows
-from atelier.bus.base import Bus
+from atelier.bus import Bus
 from atelier.db.tables import members, sessions
 from atelier.errors import Forbidden, NotFound
 
