@@ -108,6 +108,10 @@ export interface Workspace {
   /** The text as this tab knows it (loads the document when needed). */
   text(documentId: string): Promise<string>;
   retryNow(): void;
+  /** Texts with edits that the server has not taken, as they are in this tab: to offer as a download. */
+  refusedCopies(): { path: string; text: string }[];
+  /** Drops those edits from this device and closes the workspace; reload the page then. */
+  discardRefused(): Promise<void>;
   close(): void;
 }
 

@@ -1,0 +1,145 @@
+"""Edits that the server makes itself, as a collaborator: a whole new text, spans of a text, entries of a map.
+
+pycrdt counts in UTF-8 bytes, Yjs in UTF-16 units, people in characters; the conversion happens here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pycrdt import Doc, Map, Text, TransactionEvent, UndoManager
+
+from atelier.documents.crdt import TEXT
+
+_MOST_LINES = 4_000  # beyond this, a line diff costs more than sending the changed middle
+Span = tuple[int, int, str]
+"""Start and end (in characters of the old text) and what comes there instead."""
+Patch = Mapping[str, Mapping[str, Any] | None]
+"""Entries of a map to change: fields to set (None removes a field)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A Yjs update and the one that takes it back, both relative to the document it was made on."""
+
+    update: bytes
+    inverse: bytes
+
+
+def change_text(whole: bytes, spans_of: Callable[[str], Sequence[Span]]) -> Change | None:
+    """Change a document's text by the spans that `spans_of` chooses; None when there are none."""
+    doc: Doc = Doc(skip_gc=True)
+    text = doc.get(TEXT, type=Text)
+    doc.apply_update(whole)
+    old = str(text)
+    spans = sorted(spans_of(old))
+    if not spans:
+        return None
+
+    def edit() -> None:
+        for start, end, new in reversed(spans):
+            first = len(old[:start].encode())
+            last = first + len(old[start:end].encode())
+            if last > first:
+                del text[first:last]
+            if new:
+                text.insert(first, new)
+
+    return _record(doc, text, edit)
+
+
+def change_map(whole: bytes, name: str, decide: Callable[[dict[str, dict[str, Any]]], Patch]) -> Change | None:
+    """Change the entries of a root map by the patch that `decide` makes from its present content."""
+    doc: Doc = Doc(skip_gc=True)
+    root = doc.get(name, type=Map)
+    doc.apply_update(whole)
+    patch = decide(plain(root))
+    if not patch:
+        return None
+
+    def edit() -> None:
+        for key, fields in patch.items():
+            if fields is None:
+                root.pop(key, None)
+            elif key in root and isinstance(root[key], Map):
+                node = root[key]
+                for field, value in fields.items():
+                    if value is None:
+                        node.pop(field, None)
+                    else:
+                        node[field] = _wire(value)
+            else:
+                root[key] = Map({field: _wire(value) for field, value in fields.items() if value is not None})
+
+    return _record(doc, root, edit)
+
+
+def read_map(whole: bytes, name: str) -> dict[str, dict[str, Any]]:
+    """Return the entries of a root map that are maps themselves; anything else in it is not ours."""
+    doc: Doc = Doc(skip_gc=True)
+    root = doc.get(name, type=Map)
+    doc.apply_update(whole)
+    return plain(root)
+
+
+def plain(root: Map[Any]) -> dict[str, dict[str, Any]]:
+    """Turn a map of maps into dictionaries; whole numbers come back as int."""
+    found = {}
+    for key, node in (root.to_py() or {}).items():
+        if isinstance(node, dict):
+            found[key] = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in node.items()}
+    return found
+
+
+def spans_between(old: str, new: str) -> list[Span]:
+    """Return a small set of spans that turn `old` into `new`: line by line, then the middle of each changed part."""
+    if old == new:
+        return []
+    first, last = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    if max(len(first), len(last)) > _MOST_LINES:
+        return [_trimmed(0, old, new)]
+    starts = [0]
+    for line in first:
+        starts.append(starts[-1] + len(line))
+    spans = []
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, first, last, autojunk=False).get_opcodes():
+        if tag != "equal":
+            spans.append(_trimmed(starts[a], old[starts[a] : starts[b]], "".join(last[c:d])))
+    return spans
+
+
+def _trimmed(offset: int, old: str, new: str) -> Span:
+    shortest = min(len(old), len(new))
+    head = 0
+    while head < shortest and old[head] == new[head]:
+        head += 1
+    tail = 0
+    while tail < shortest - head and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    return offset + head, offset + len(old) - tail, new[head : len(new) - tail]
+
+
+def _record(doc: Doc, scope: Text | Map[Any], edit: Callable[[], None]) -> Change:
+    """Run `edit` in one transaction and then take it back, keeping the update of each."""
+    updates: list[bytes] = []
+
+    def keep(event: TransactionEvent) -> None:
+        updates.append(bytes(event.update))
+
+    undo = UndoManager(scopes=[scope], capture_timeout_millis=0)
+    subscription = doc.observe(keep)
+    with doc.transaction():
+        edit()
+    update = b"\x00\x00" if not updates else updates[0]
+    updates.clear()
+    undo.undo()
+    doc.unobserve(subscription)
+    return Change(update, updates[0] if updates else b"\x00\x00")
+
+
+def _wire(value: Any) -> Any:
+    # An int would arrive in JavaScript as a BigInt; a float that is whole arrives as a number.
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
