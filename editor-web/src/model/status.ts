@@ -39,9 +39,10 @@ export function statusOf(account: Account): Status {
 
 function endReason(code: number, reason: string): string {
   if (code === 4401) return "You are logged out. Log in again to edit.";
-  if (code === 4403) return "You have no access to this session any more.";
+  if (code === 4403 || code === 4404) return "You have no access to this session any more.";
   if (code === 1000) return "This session is closed.";
-  return reason === "" ? `The server ended the connection (${code}).` : reason;
+  const detail = reason.replace(/^[a-z_]+: /, ""); // the server says `code: detail`
+  return detail === "" ? `The server ended the connection (${code}).` : detail;
 }
 
 function roleReason({ role, firstRole }: Account): string {

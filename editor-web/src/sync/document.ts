@@ -76,11 +76,12 @@ export class SyncedDocument {
 
   /** Compared with the server on this link, and every change acknowledged. */
   get settled(): boolean {
-    return this.phase === "joined" && this.changes === 0;
+    return (this.phase === "joined" || this.denied !== null) && this.changes === 0;
   }
 
+  /** Nothing is awaited on this link. */
   get joined(): boolean {
-    return this.phase === "joined";
+    return this.phase === "joined" || this.denied !== null;
   }
 
   whenReady(): Promise<void> {
@@ -127,14 +128,12 @@ export class SyncedDocument {
       case "authenticated":
         return this.onScope(message.scope);
       case "denied":
-        this.denied = message.reason;
-        return this.host.changed();
+        return this.deny(message.reason);
       case "stored":
         return this.onStored(message.ok);
       case "close":
         this.lost(); // until the next link: which of the frames in flight were stored is not known
-        this.denied = message.reason;
-        return this.host.changed();
+        return this.deny(message.reason);
       case "ping":
         this.host.send(pongFrame(this.id));
         return;
@@ -150,6 +149,12 @@ export class SyncedDocument {
     if (this.linked) this.host.send(closeFrame(this.id, "closed"));
     this.awareness.destroy();
     this.doc.destroy();
+  }
+
+  private deny(reason: string): void {
+    this.denied = reason;
+    this.refused = this.changes > 0;
+    this.host.changed();
   }
 
   private join(): void {
@@ -248,7 +253,8 @@ export class SyncedDocument {
     const before = this.scope;
     this.scope = scope;
     // Whatever was refused before is offered again by a new comparison.
-    if (before !== scope && this.phase === "joined" && this.changes > 0) this.join();
+    const again = before !== scope || (this.refused && scope === "read-write");
+    if (again && this.phase === "joined" && this.changes > 0) this.join();
     this.host.changed();
   }
 

@@ -59,6 +59,10 @@ const STABLE = 5000; // ms after which a loss starts the back-off anew
 const LATE = 2000; // a timer this late means that the machine slept
 
 export const LOGGED_OUT = 4401;
+const TIMED_OUT = 4408;
+const TOO_FAST = 4429;
+const TOO_LARGE = 1009; // coming again with the same message would go on for ever
+const SLOWED = 5000; // ms to wait when told to slow down
 
 export class Link {
   state: LinkState = { kind: "opening", attempt: 0 };
@@ -151,7 +155,8 @@ export class Link {
     if (code === LOGGED_OUT && !this.ticketRetried) {
       this.ticketRetried = true; // the ticket may have aged on the way; whether the login is gone is for its route to say
       this.lost(generation);
-    } else if (code >= 4400 && code < 4500) this.end(code, reason);
+    } else if (code === TOO_FAST || code === TIMED_OUT) this.lost(generation, SLOWED);
+    else if ((code >= 4400 && code < 4500) || code === TOO_LARGE) this.end(code, reason);
     else this.lost(generation);
   }
 

@@ -1,0 +1,6 @@
+"""The hub: live documents over WebSockets, in two dialects over one core."""
+
+from atelier.hub.rooms import Rooms
+from atelier.hub.routes import router
+
+__all__ = ["Rooms", "router"]

@@ -1,0 +1,17 @@
+"""What the hub counts, for /metrics."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CONNECTIONS = Gauge("atelier_hub_connections", "Open document sockets", ["dialect"])
+ROOMS = Gauge("atelier_hub_rooms", "Documents with live connections")
+APPENDED = Counter("atelier_hub_appended_total", "Edits handed to the log")
+DELIVERED = Counter("atelier_hub_delivered_total", "Edits queued for a client")
+REFUSED = Counter("atelier_hub_refused_total", "Edits refused", ["code"])
+ACKNOWLEDGED = Histogram(
+    "atelier_hub_acknowledge_seconds",
+    "From an edit's arrival to its durable acknowledgement",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0),
+)
+OVERFLOWS = Counter("atelier_hub_overflows_total", "Slow clients whose queue was dropped and replayed from the log")

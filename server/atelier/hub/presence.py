@@ -1,0 +1,164 @@
+"""Who is in a room and where: its own plane, never in the log.
+
+The newest state of each awareness client counts. A client id belongs to the connection that first used it (or to the
+same person's newer connection); states that name foreign ids are ignored, since y-websocket clients send back what
+they receive. The `user` field is overwritten, so nobody can pose as somebody else. A removal goes out at the same
+clock, so that a fast rejoin is not hidden; one who comes back at a clock that the others have seen as gone is sent
+its own entry as null and then announces itself anew.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from atelier.errors import BadRequest, TooMany
+from atelier.hub.protocol import Reader, sized, uint
+
+EXPIRY_SECONDS = 30.0
+_REMEMBERED = 2_000  # clocks of the gone
+_MOST_ENTRIES = 10_000
+PALETTE = (
+    "#e6003c", "#ba5702", "#966a00", "#767700", "#278701", "#048064",
+    "#017b80", "#037ea7", "#0169f9", "#7a37fc", "#c701e9", "#e10195",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a connection belongs to, as others see it."""
+
+    user_id: str
+    name: str
+
+    @property
+    def user(self) -> dict[str, str]:
+        """The `user` field of every state of theirs."""
+        return {"id": self.user_id, "name": self.name, "color": PALETTE[zlib.crc32(self.user_id.encode()) % len(PALETTE)]}
+
+
+@dataclass(slots=True)
+class _State:
+    clock: int
+    state: bytes
+    owner: Hashable
+    user_id: str
+    heard: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What an awareness update leads to: ids whose news everybody gets, and an answer to its sender alone."""
+
+    changed: frozenset[int]
+    probe: bytes | None
+
+
+class Presence:
+    """The states of one room."""
+
+    def __init__(self, *, most_clients: int, most_bytes: int) -> None:
+        self._states: dict[int, _State] = {}
+        self._gone: dict[int, int] = {}
+        self._most_clients, self._most_bytes = most_clients, most_bytes
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def receive(self, owner: Hashable, identity: Identity, update: bytes) -> Outcome:
+        """Take in what a connection says about itself.
+
+        Raises:
+            BadRequest: `malformed_frame`, `bad_presence`.
+            TooMany: `too_many_presences`.
+        """
+        changed: set[int] = set()
+        probes: list[tuple[int, int]] = []
+        for client, clock, text in _entries(update):
+            known = self._states.get(client)
+            if known is not None and known.owner != owner and known.user_id != identity.user_id:
+                continue
+            if text == "null":
+                if known is not None and known.owner == owner and clock >= known.clock:
+                    self._remove(client)
+                    changed.add(client)
+                continue
+            if known is None:
+                self._admit(owner)
+                if clock <= self._gone.get(client, -1):
+                    probes.append((client, self._gone[client]))
+            elif clock < known.clock or (clock == known.clock and known.owner == owner):
+                known.heard = time.monotonic()
+                continue
+            self._states[client] = _State(clock, self._signed(text, identity), owner, identity.user_id, time.monotonic())
+            changed.add(client)
+        return Outcome(frozenset(changed), _encode([(c, clock, b"null") for c, clock in probes]) if probes else None)
+
+    def leave(self, owner: Hashable) -> frozenset[int]:
+        """Remove everything that a connection said; returns the ids."""
+        return self._drop(client for client, state in self._states.items() if state.owner == owner)
+
+    def expire(self) -> frozenset[int]:
+        """Remove what was not renewed within 30 s; returns the ids."""
+        oldest = time.monotonic() - EXPIRY_SECONDS
+        return self._drop(client for client, state in self._states.items() if state.heard < oldest)
+
+    def news(self, clients: Iterable[int]) -> bytes:
+        """Encode the newest state of these clients, null for the gone."""
+        entries = []
+        for client in clients:
+            state = self._states.get(client)
+            if state is not None:
+                entries.append((client, state.clock, state.state))
+            elif client in self._gone:
+                entries.append((client, self._gone[client], b"null"))
+        return _encode(entries)
+
+    def everybody(self) -> bytes:
+        """Encode all states, for somebody who has just come in."""
+        return _encode([(client, state.clock, state.state) for client, state in self._states.items()])
+
+    def _drop(self, clients: Iterable[int]) -> frozenset[int]:
+        gone = frozenset(clients)
+        for client in gone:
+            self._remove(client)
+        return gone
+
+    def _remove(self, client: int) -> None:
+        self._gone[client] = self._states.pop(client).clock
+        while len(self._gone) > _REMEMBERED:
+            del self._gone[next(iter(self._gone))]
+
+    def _admit(self, owner: Hashable) -> None:
+        if sum(state.owner == owner for state in self._states.values()) >= self._most_clients:
+            raise TooMany("too_many_presences", f"One connection may show {self._most_clients} presences in a document.",
+                          retry_after=EXPIRY_SECONDS, next_step="Reload the page.")
+
+    def _signed(self, text: str, identity: Identity) -> bytes:
+        if len(text) > self._most_bytes:
+            raise BadRequest("bad_presence", f"A presence has at most {self._most_bytes} bytes; this has {len(text)}.",
+                             next_step="Reload the page.")
+        try:
+            state: Any = json.loads(text)
+        except (ValueError, RecursionError):
+            state = None
+        if not isinstance(state, dict):
+            raise BadRequest("bad_presence", "A presence is a JSON object.", next_step="Reload the page.")
+        return json.dumps({**state, "user": identity.user}, separators=(",", ":")).encode()
+
+
+def _entries(update: bytes) -> Iterable[tuple[int, int, str]]:
+    reader = Reader(update)
+    count = reader.uint()
+    if count > min(_MOST_ENTRIES, reader.left):
+        raise BadRequest("bad_presence", f"An awareness update cannot name {count} clients.", next_step="Reload the page.")
+    for _ in range(count):
+        yield reader.uint(), reader.uint(), reader.string()
+
+
+def _encode(entries: list[tuple[int, int, bytes]]) -> bytes:
+    return uint(len(entries)) + b"".join(uint(client) + uint(clock) + sized(state) for client, clock, state in entries)
