@@ -1,0 +1,31 @@
+"""Sessions, their members and their share links."""
+
+from atelier.sessions.members import join_link, preview_link
+from atelier.sessions.routes import router
+from atelier.sessions.schemas import LinkPreview, Session
+from atelier.sessions.service import (
+    change_session,
+    create_from_zip,
+    create_session,
+    delete_session,
+    duplicate_session,
+    get_session,
+    list_sessions,
+    restore_session,
+)
+
+__all__ = [
+    "LinkPreview",
+    "Session",
+    "change_session",
+    "create_from_zip",
+    "create_session",
+    "delete_session",
+    "duplicate_session",
+    "get_session",
+    "join_link",
+    "list_sessions",
+    "preview_link",
+    "restore_session",
+    "router",
+]
