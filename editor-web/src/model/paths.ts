@@ -44,18 +44,22 @@ export class PathError extends Error {
 
 const bytes = (text: string): number => new TextEncoder().encode(text).byteLength;
 
+// What Python's str.strip takes for space: JavaScript's \s has U+FEFF instead of U+0085.
+const SPACE = "(?!\\ufeff)[\\s\\u0085]";
+const OUTER_SPACE = new RegExp(`^${SPACE}|${SPACE}$`);
+
 /** Says what is wrong with a path, or null. */
 export function pathFault(path: string): PathFault | null {
   if (path === "") return "path_empty";
-  if (path.startsWith("/")) return "path_absolute";
   if (path.includes("\0")) return "path_nul";
-  if (/[\u0001-\u001f\u007f]/.test(path)) return "path_control";
+  if (/[\u0001-\u001f\u007f]/.test(path) || !path.isWellFormed()) return "path_control";
   if (path.includes("\\")) return "path_backslash";
+  if (path.startsWith("/")) return "path_absolute";
   if (bytes(path) > 1024) return "path_too_long";
   for (const component of path.split("/")) {
     if (component === "") return "path_empty";
     if (component === "." || component === "..") return "path_traversal";
-    if (component.startsWith(" ") || component.endsWith(" ")) return "path_space";
+    if (OUTER_SPACE.test(component)) return "path_space";
     if (bytes(component) > 255) return "path_component_too_long";
   }
   return null;
@@ -64,7 +68,7 @@ export function pathFault(path: string): PathFault | null {
 /** NFC, so that equal-looking names are equal. Throws `PathError`. */
 export function checkedPath(path: string): string {
   const normal = path.normalize("NFC");
-  const fault = pathFault(normal);
+  const fault = pathFault(path) ?? pathFault(normal);
   if (fault !== null) throw new PathError(fault, path);
   return normal;
 }

@@ -30,19 +30,28 @@ interface Named {
 export function readEntry(value: unknown): Entry | null {
   if (typeof value !== "object" || value === null) return null;
   const raw = value as Record<string, unknown>;
-  const kind = raw["kind"] === "blob" || raw["kind"] === "folder" ? raw["kind"] : "text";
+  const kind = raw["kind"];
   const entry: Entry = {
-    path: typeof raw["path"] === "string" ? raw["path"] : "",
-    kind,
-    created: typeof raw["created"] === "number" ? raw["created"] : 0,
-    author: typeof raw["author"] === "string" ? raw["author"] : "",
+    path: text(raw["path"]) ?? "",
+    kind: kind === "blob" || kind === "folder" ? kind : "text",
+    created: whole(raw["created"]) ?? 0,
+    author: text(raw["author"]) ?? "",
   };
-  if (typeof raw["blob"] === "string") entry.blob = raw["blob"];
-  if (typeof raw["size"] === "number") entry.size = raw["size"];
-  if (typeof raw["media_type"] === "string") entry.media_type = raw["media_type"];
-  if (typeof raw["trashed"] === "number") entry.trashed = raw["trashed"];
+  const blob = text(raw["blob"]);
+  const size = whole(raw["size"]);
+  const mediaType = text(raw["media_type"]);
+  const trashed = whole(raw["trashed"]);
+  if (blob !== undefined) entry.blob = blob;
+  if (size !== undefined) entry.size = size;
+  if (mediaType !== undefined) entry.media_type = mediaType;
+  if (trashed !== undefined) entry.trashed = trashed;
   return entry;
 }
+
+const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined);
+
+const whole = (value: unknown): number | undefined =>
+  typeof value === "number" && Number.isFinite(value) ? Math.trunc(value) : undefined;
 
 export function derive(entries: ReadonlyMap<string, Entry>): Derived {
   const live: Named[] = [];
@@ -52,10 +61,10 @@ export function derive(entries: ReadonlyMap<string, Entry>): Derived {
     if (entry.trashed === undefined) live.push(named);
     else trash.push(node(named));
   }
-  live.sort((a, b) => a.entry.created - b.entry.created || compare(a.id, b.id));
+  live.sort((a, b) => a.entry.created - b.entry.created || compareCodePoints(a.id, b.id));
   const tree = place(live).map(node);
   tree.sort((a, b) => compareCodePoints(a.path, b.path));
-  trash.sort((a, b) => (b.trashed ?? 0) - (a.trashed ?? 0) || compareCodePoints(a.path, b.path));
+  trash.sort((a, b) => (b.trashed ?? 0) - (a.trashed ?? 0) || compareCodePoints(a.id, b.id));
   return { tree, trash };
 }
 
@@ -93,8 +102,7 @@ function place(live: readonly Named[]): Named[] {
 }
 
 function shownPath(id: string, path: string): string {
-  const normal = path.normalize("NFC");
-  return pathFault(normal) === null ? normal : `unnamed-${id.slice(0, 8)}`;
+  return pathFault(path) === null ? path.normalize("NFC") : `unnamed-${[...id].slice(0, 8).join("")}`;
 }
 
 function node({ id, entry, path }: Named): FileNode {
@@ -104,8 +112,6 @@ function node({ id, entry, path }: Named): FileNode {
   if (entry.media_type !== undefined) shown.mediaType = entry.media_type;
   return shown;
 }
-
-const compare = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 0);
 
 /** Orders as Python does: UTF-16 units of surrogates would come before U+E000. */
 export function compareCodePoints(a: string, b: string): number {

@@ -1,0 +1,3 @@
+import { greet } from "./greetings.mjs";
+
+console.log(greet("world"));

@@ -1,0 +1,4 @@
+import { greet, type Person } from "./greetings.ts";
+
+const world: Person = { name: "world" };
+console.log(greet(world));
