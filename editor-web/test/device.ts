@@ -58,7 +58,7 @@ export class Tab {
 
   /** Goes away as a crashed tab does: no goodbye. */
   vanish(): void {
-    this.client.close();
+    void this.client.close();
   }
 }
 

@@ -84,7 +84,8 @@ describe("a link", () => {
 
   test("is not taken for dead because the machine slept", async () => {
     const line = await start();
-    await vi.advanceTimersByTimeAsync(2000); // the ping is out
+    line.answers = false;
+    await vi.advanceTimersByTimeAsync(2000); // the ping is out, and sleep swallows its answer
     line.answers = true;
     vi.setSystemTime(Date.now() + 3_600_000);
     await vi.advanceTimersByTimeAsync(3000);

@@ -24,7 +24,7 @@ beforeEach(() => {
 });
 
 afterEach(() => {
-  for (const made of tabs.splice(0)) made.client.close();
+  for (const made of tabs.splice(0)) void made.client.close();
   vi.useRealTimers();
 });
 

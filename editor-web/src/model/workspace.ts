@@ -146,11 +146,16 @@ class LiveWorkspace implements Workspace {
 
   async discardRefused(): Promise<void> {
     const documents = [...this.client.documents.values()].filter((document) => document.changes > 0);
-    this.close();
-    for (const document of documents) await this.client.forget(document.id);
+    this.leave();
+    await this.client.close(documents.map((document) => document.id));
   }
 
   close(): void {
+    this.leave();
+    void this.client.close();
+  }
+
+  private leave(): void {
     for (const stop of this.stops.splice(0)) stop();
     for (const { undo } of this.undos.values()) {
       undo.save();
@@ -158,7 +163,6 @@ class LiveWorkspace implements Workspace {
     }
     this.undos.clear();
     this.follower.destroy();
-    this.client.close();
   }
 
   private watchTree(): Workspace["files"] {

@@ -78,17 +78,15 @@ export class SyncClient {
     };
   }
 
-  /** Forgets what this device keeps of a document; a reload then shows what the server has. */
-  async forget(id: string): Promise<void> {
-    await (await this.keep).forget(id);
-  }
-
-  close(): void {
+  /** Leaves all documents; this device forgets what it keeps of `forgotten`, so that a reload shows what the server has. */
+  async close(forgotten: readonly string[] = []): Promise<void> {
     if (this.closed) return;
     this.closed = true;
     for (const document of this.documents.values()) document.close();
     this.link.close();
-    void this.keep.then((keep) => keep.close());
+    const keep = await this.keep;
+    for (const id of forgotten) await keep.forget(id);
+    keep.close();
   }
 
   private readonly pendingKeep: Keep = {

@@ -1,0 +1,60 @@
+"""All SQL about runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from atelier.db.tables import run_events, runs, sessions, users
+
+
+async def add(db: AsyncConnection, **values: Any) -> None:
+    await db.execute(insert(runs).values(**values))
+
+
+async def change(db: AsyncConnection, run_id: str, **values: Any) -> None:
+    await db.execute(update(runs).where(runs.c.id == run_id).values(**values))
+
+
+async def one(db: AsyncConnection, session_id: str, run_id: str) -> RowMapping | None:
+    query = (
+        select(runs, users.c.display_name.label("user_name"))
+        .outerjoin(users, users.c.id == runs.c.user_id)
+        .where(runs.c.session_id == session_id, runs.c.id == run_id)
+    )
+    return (await db.execute(query)).mappings().one_or_none()
+
+
+async def latest(db: AsyncConnection, session_id: str, most: int) -> list[RowMapping]:
+    query = (
+        select(runs, users.c.display_name.label("user_name"))
+        .outerjoin(users, users.c.id == runs.c.user_id)
+        .where(runs.c.session_id == session_id)
+        .order_by(runs.c.created_at.desc(), runs.c.id.desc())
+        .limit(most)
+    )
+    return list((await db.execute(query)).mappings())
+
+
+async def unfinished(db: AsyncConnection) -> list[RowMapping]:
+    return list((await db.execute(select(runs).where(runs.c.status != "ended"))).mappings())
+
+
+async def add_events(db: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    await db.execute(insert(run_events), rows)
+
+
+async def events_after(db: AsyncConnection, run_id: str, seq: int) -> list[RowMapping]:
+    query = select(run_events).where(run_events.c.run_id == run_id, run_events.c.seq > seq).order_by(run_events.c.seq)
+    return list((await db.execute(query)).mappings())
+
+
+async def last_seq(db: AsyncConnection, run_id: str) -> int:
+    rows = await events_after(db, run_id, 0)
+    return rows[-1]["seq"] if rows else 0
+
+
+async def entry_of(db: AsyncConnection, session_id: str) -> str | None:
+    return (await db.execute(select(sessions.c.entry).where(sessions.c.id == session_id))).scalar_one_or_none()

@@ -1,0 +1,256 @@
+"""Runs: asked for, queued, executed, recorded.
+
+Theory of operation. `Runs` owns a fair queue and one task per running program. A run is a row from the start
+(queued, running, ended), so a server that was killed finds what it left behind and ends it as `lost`; it never runs
+something twice. The files are read from the log when the run starts, not when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from atelier import files, times
+from atelier.auth import Action, Caller, require
+from atelier.errors import AtelierError, Invalid, NotFound
+from atelier.events import publish
+from atelier.ids import new_id
+from atelier.runs import queries
+from atelier.runs.queue import FairQueue
+from atelier.runs.recorder import Recorder
+from atelier.runs.schemas import LimitsAsked, NewRun, Run
+from atelier.sandbox import Exited, Language, Output, Reason, RunLimits, RunSpec, Started
+from atelier.services import Services
+from atelier.tasks import TaskGroup
+
+logger = structlog.get_logger(__name__)
+STARTED = Counter("atelier_runs_started_total", "Runs started", ["language"])
+ENDED = Counter("atelier_runs_ended_total", "Runs ended", ["reason"])
+WAITING = Gauge("atelier_runs_waiting", "Runs in the queue")
+_LIST = 50
+_ENTRIES = ("main.py", "main.ts", "main.mjs", "main.js", "main.sh", "index.js", "index.ts")
+
+
+@dataclass(slots=True)
+class _Live:
+    session_id: str
+    user_id: str
+    spec: Mapping[str, Any]
+    sandbox_id: str | None = None
+    cancelled: bool = False
+
+
+class Runs:
+    """The runs of this process; an async context manager."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._queue = FairQueue(services.limits.queued_runs)
+        self._live: dict[str, _Live] = {}
+        self._running = 0
+        self._tasks = TaskGroup("runs")
+
+    async def __aenter__(self) -> Self:
+        async with self._services.db.begin() as db:
+            left = await queries.unfinished(db)
+        for row in left:
+            await self._end_lost(row["session_id"], row["id"])
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._tasks.cancel()
+        for run_id, live in list(self._live.items()):
+            await self._end_lost(live.session_id, run_id)
+
+    async def start(self, caller: Caller, session_id: str, asked: NewRun) -> Run:
+        """Queue a run of the session's files.
+
+        Raises:
+            NotFound: `session_not_found`, `entry_not_found`.
+            Forbidden: `role_forbids`.
+            Invalid: `language_unknown`, `limit_too_high`.
+            TooMany: `queue_full`.
+            Unavailable: `sandbox_unavailable`.
+        """
+        async with self._services.db.begin() as db:
+            await require(db, session_id, caller.user_id, Action.RUN)
+            chosen = await queries.entry_of(db, session_id)
+        paths = [f.path for f in await files.list_files(self._services, session_id) if f.kind != "folder"]
+        entry = find_entry(asked.entry, chosen, paths)
+        capabilities = await self._services.sandbox.capabilities()
+        language = find_language(asked.language, entry, capabilities.languages)
+        limits = self._limits(asked.limits)
+        self._queue.refuse_if_full()
+        run_id = new_id("run")
+        spec = {"language": language, "entry": entry, "args": asked.args, "stdin": asked.stdin, "limits": limits}
+        async with self._services.db.begin() as db:
+            await queries.add(
+                db, id=run_id, session_id=session_id, user_id=caller.user_id, language=language, entry=entry,
+                args=asked.args, limits=asdict(limits), status="queued", created_at=times.now(),
+            )
+        self._live[run_id] = _Live(session_id, caller.user_id, spec)
+        self._queue.put(caller.user_id, run_id)
+        self._dispatch()
+        run = await self.get(session_id, run_id)
+        await publish(self._services, session_id, "run.queued", {"run": run.model_dump(mode="json")})
+        return run
+
+    async def get(self, session_id: str, run_id: str) -> Run:
+        """Return a run. Raises NotFound `run_not_found`."""
+        async with self._services.db.begin() as db:
+            row = await queries.one(db, session_id, run_id)
+        if row is None:
+            raise NotFound("run_not_found", "There is no such run in this session.", next_step="Look at the list of runs.")
+        return self._shown(row)
+
+    async def latest(self, session_id: str) -> list[Run]:
+        """Return the newest runs first."""
+        async with self._services.db.begin() as db:
+            return [self._shown(row) for row in await queries.latest(db, session_id, _LIST)]
+
+    async def write(self, session_id: str, run_id: str, data: bytes, *, close: bool) -> None:
+        """Send bytes to a run's stdin; one that has ended ignores them."""
+        await self.get(session_id, run_id)
+        live = self._live.get(run_id)
+        if live is not None and live.sandbox_id is not None:
+            await self._services.sandbox.write(live.sandbox_id, data, close=close)
+
+    async def cancel(self, session_id: str, run_id: str) -> None:
+        """End a run, queued or running; one that has ended stays as it is."""
+        await self.get(session_id, run_id)
+        live = self._live.get(run_id)
+        if live is None:
+            return
+        live.cancelled = True
+        if self._queue.drop(run_id):
+            await self._end(run_id, live, Recorder(self._services, session_id, run_id), _nothing(Reason.CANCELLED))
+        elif live.sandbox_id is not None:
+            await self._services.sandbox.cancel(live.sandbox_id)
+
+    def _shown(self, row: Mapping[str, Any]) -> Run:
+        return Run.model_validate({**row, "position": self._queue.position(row["id"])})
+
+    def _limits(self, asked: LimitsAsked) -> RunLimits:
+        highest = self._services.limits
+        values: dict[str, Any] = {}
+        for name, value in asked.model_dump().items():
+            most = getattr(highest, f"run_{name}")
+            if value is not None and value > most:
+                raise Invalid("limit_too_high", f"{name} is at most {most} here; {value} was asked for.",
+                              next_step="Ask for less, or ask the operator to raise it.", limit=name, most=most)
+            values[name] = most if value is None else value
+        return RunLimits(**values)
+
+    def _dispatch(self) -> None:
+        while self._running < self._services.limits.concurrent_runs and (run_id := self._queue.take()) is not None:
+            self._running += 1
+            self._tasks.start(self._execute(run_id, self._live[run_id]), name=run_id)
+        WAITING.set(len(self._queue))
+
+    async def _execute(self, run_id: str, live: _Live) -> None:
+        recorder = Recorder(self._services, live.session_id, run_id)
+        result = _nothing(Reason.LOST)
+        try:
+            result = await self._drive(run_id, live, recorder)
+        except AtelierError as error:
+            await recorder.output("stderr", f"{error.detail} {error.next_step}\n".encode())
+            result = _nothing(Reason.LOST, error.detail)
+        finally:
+            self._running -= 1
+            self._dispatch()
+        await self._end(run_id, live, recorder, result)
+
+    async def _drive(self, run_id: str, live: _Live, recorder: Recorder) -> Exited:
+        spec = live.spec
+        content = await files.read_all(self._services, live.session_id)
+        stdin = None if spec["stdin"] is None else spec["stdin"].encode()
+        live.sandbox_id = await self._services.sandbox.start(
+            RunSpec(spec["language"], spec["entry"], content, spec["limits"], spec["args"], stdin)
+        )
+        if live.cancelled:
+            await self._services.sandbox.cancel(live.sandbox_id)
+        STARTED.labels(spec["language"]).inc()
+        async for event in self._services.sandbox.events(live.sandbox_id):
+            match event:
+                case Started():
+                    await recorder.add("started", {"version": event.version, "language": spec["language"], "entry": spec["entry"]})
+                    self._tasks.start(self._tell_started(run_id, live), name=f"started {run_id}")
+                case Output():
+                    await recorder.output(event.stream, event.data)
+                case Exited():
+                    return event
+        return _nothing(Reason.LOST)
+
+    async def _tell_started(self, run_id: str, live: _Live) -> None:
+        """Beside the output, which must not wait for it."""
+        async with self._services.db.begin() as db:
+            row = await queries.one(db, live.session_id, run_id)
+            if row is None or row["status"] != "queued":
+                return
+            await queries.change(db, run_id, status="running", started_at=times.now())
+        run = await self.get(live.session_id, run_id)
+        await publish(self._services, live.session_id, "run.started", {"run": run.model_dump(mode="json")})
+
+    async def _end(self, run_id: str, live: _Live, recorder: Recorder, exited: Exited) -> None:
+        result = {name: value for name, value in asdict(exited).items() if name != "seq"}
+        result["reason"] = exited.reason.value
+        async with self._services.db.begin() as db:
+            await queries.change(db, run_id, status="ended", result=result, ended_at=times.now())
+        await recorder.end(result)
+        self._live.pop(run_id, None)
+        ENDED.labels(exited.reason.value).inc()
+        run = await self.get(live.session_id, run_id)
+        await publish(self._services, live.session_id, "run.ended", {"run": run.model_dump(mode="json")})
+
+    async def _end_lost(self, session_id: str, run_id: str) -> None:
+        async with self._services.db.begin() as db:
+            seq = await queries.last_seq(db, run_id)
+        recorder = Recorder(self._services, session_id, run_id, seq)
+        live = self._live.get(run_id) or _Live(session_id, "", {})
+        await self._end(run_id, live, recorder, _nothing(Reason.LOST, "The server was stopped while this ran."))
+
+
+def find_entry(asked: str | None, chosen: str | None, paths: list[str]) -> str:
+    """Choose what to run: what was asked for, else the session's entry, else a file that is called main.
+
+    Raises:
+        NotFound: `entry_not_found`.
+    """
+    if asked is not None and asked not in paths:
+        raise NotFound("entry_not_found", f"There is no file {asked!r} in this session.", next_step="Open a file and run it.")
+    for candidate in (asked, chosen, *_ENTRIES):
+        if candidate in paths:
+            return candidate
+    raise NotFound("entry_not_found", "There is nothing to run: no file was named, and none is called main.",
+                   next_step="Open a file and run it.")
+
+
+def find_language(asked: str | None, entry: str, languages: tuple[Language, ...]) -> str:
+    """Choose the language: what was asked for, else by the entry's extension.
+
+    Raises:
+        Invalid: `language_unknown`.
+    """
+    ready = [language for language in languages if language.version]
+    if asked is not None:
+        names = [language.name for language in ready]
+        found = next((language for language in languages if language.name == asked), None)
+        if asked not in names:
+            raise Invalid("language_unknown", f"{asked!r} cannot run here; there is: {', '.join(names) or 'nothing'}.",
+                          next_step=found.hint if found else "Choose one of these.")
+        return asked
+    for language in languages:
+        if entry.lower().endswith(language.extensions):
+            return find_language(language.name, entry, languages)
+    known = ", ".join(extension for language in ready for extension in language.extensions)
+    raise Invalid("language_unknown", f"{entry!r} has none of the extensions that run here: {known}.",
+                  next_step="Open a program, or name the language.")
+
+
+def _nothing(reason: Reason, detail: str = "") -> Exited:
+    return Exited(0, reason, None, None, 0.0, 0.0, 0, detail)

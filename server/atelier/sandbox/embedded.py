@@ -1,0 +1,102 @@
+"""The runner package in this process: its shapes and errors in the port's words."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import atelier_runner as runner
+
+from atelier.errors import Invalid, NotFound, Unavailable
+from atelier.sandbox.base import (
+    Capabilities,
+    Control,
+    Event,
+    Exited,
+    Language,
+    Output,
+    Reason,
+    RunSpec,
+    Started,
+)
+
+
+class EmbeddedSandbox:
+    """A client of the runner's local backend."""
+
+    def __init__(self, backend: runner.LocalBackend) -> None:
+        self._backend = backend
+
+    async def capabilities(self) -> Capabilities:
+        """Say what this machine enforces; takes about a second the first time."""
+        found = await self._backend.capabilities()
+        return Capabilities(
+            found.available,
+            found.hint,
+            tuple(Control(c.name, c.state, c.detail) for c in found.controls),
+            tuple(Language(x.name, x.title, x.extensions, x.version, x.hint) for x in found.languages),
+        )
+
+    async def start(self, spec: RunSpec) -> str:
+        """Begin a run; see `Sandbox`."""
+        with _translated():
+            return await self._backend.start(
+                runner.Spec(
+                    language=spec.language,
+                    entry=spec.entry,
+                    files=spec.files,
+                    limits=runner.Limits(**asdict(spec.limits)),
+                    args=spec.args,
+                    stdin=spec.stdin,
+                    env=spec.env,
+                )
+            )
+
+    async def events(self, run: str) -> AsyncIterator[Event]:
+        """Yield the run's events; see `Sandbox`."""
+        with _translated():
+            async for event in self._backend.events(run):
+                yield _event(event)
+
+    async def write(self, run: str, data: bytes, *, close: bool = False) -> None:
+        """Send bytes to stdin, and close it when asked."""
+        with _translated():
+            await self._backend.write(run, data, close=close)
+
+    async def cancel(self, run: str) -> None:
+        """End the whole process tree."""
+        await self._backend.cancel(run)
+
+
+def _event(event: runner.Event) -> Event:
+    match event:
+        case runner.Started(seq, version):
+            return Started(seq, version)
+        case runner.Output(seq, stream, data):
+            return Output(seq, stream, data)
+        case runner.Exited():
+            return Exited(
+                event.seq,
+                Reason(event.reason.value),
+                event.code,
+                event.signal,
+                event.wall_seconds,
+                event.cpu_seconds,
+                event.peak_memory_bytes,
+                event.detail,
+            )
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except runner.SandboxUnavailable as error:
+        raise Unavailable("sandbox_unavailable", str(error), next_step=error.hint or "Try again in a moment.") from error
+    except runner.LanguageUnknown as error:
+        raise Invalid("language_unknown", str(error), next_step=error.hint or "Choose one of these.") from error
+    except runner.RunUnknown as error:
+        raise NotFound("run_not_found", str(error), next_step="It may have ended.") from error
+    except runner.SpecInvalid as error:
+        raise Invalid(error.code, str(error), next_step=error.hint or "Change what is asked for.") from error
