@@ -51,6 +51,6 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for router in ROUTERS:
         app.include_router(router)
-    add_handlers(app)
+    add_handlers(app, pages.problem_page)
     app.add_middleware(SecurityHeaders, public_url=settings.public_url)
     return app

@@ -22,10 +22,12 @@ class SecurityHeaders:
         secure = public_url.startswith("https://")
         # 'self' covers sockets of the same scheme; naming them serves browsers that do not think so.
         host = public_url.partition("://")[2].partition("/")[0]
+        # same-origin and not no-referrer: under that one browsers send forms with `Origin: null`, and the check that
+        # keeps other sites from posting here could not tell them apart. Nothing is told to other sites either way.
         self._headers = {
             "Content-Security-Policy": _POLICY.format(sockets=f"{'wss' if secure else 'ws'}://{host}"),
             "X-Content-Type-Options": "nosniff",
-            "Referrer-Policy": "no-referrer",
+            "Referrer-Policy": "same-origin",
             "X-Robots-Tag": "noindex",
             "Cross-Origin-Opener-Policy": "same-origin",
             "Permissions-Policy": "camera=(), microphone=(), geolocation=()",

@@ -14,6 +14,7 @@ import {
 } from "@codemirror/view";
 
 import { lazyAssist } from "./assist";
+import { carriageReturns } from "./carriage";
 import { keys } from "./keys";
 import { runMarks } from "./marks";
 import { ownAction } from "./own";
@@ -55,6 +56,7 @@ export function extensions(slots: Slots, around: Surroundings): Extension[] {
     slots.language.of([]),
     // A shared text is made of UTF-16 units: any other separator than \n would shift every position after a \r\n.
     EditorState.lineSeparator.of("\n"),
+    carriageReturns(),
     EditorState.allowMultipleSelections.of(true),
     EditorState.tabSize.of(4),
     indentUnit.of(indentOf(around.path)),

@@ -21,7 +21,7 @@ export interface MountOptions {
   textBytes: number;
   onOwnAction(): void;
   onTooLarge(): void;
-  onReady(): void;
+  onReady(view: EditorView): void;
   onDestroy(): void;
 }
 
@@ -66,7 +66,7 @@ export function mount(parent: HTMLElement, options: MountOptions): EditorHandle 
       }),
     );
     if (wanted !== null) reveal(view, wanted.line, wanted.column);
-    options.onReady();
+    options.onReady(view);
   };
 
   stops.push(followPath(view, slots, options.path, () => alive));

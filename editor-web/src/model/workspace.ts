@@ -95,7 +95,7 @@ class LiveWorkspace implements Workspace {
       document.awareness.setLocalState({ user: userState(this.me.peek()) });
     }
     let unwatch: () => void = () => undefined;
-    const handle: EditorHandle = mount(parent, {
+    return mount(parent, {
       document,
       undo: () => this.undoOf(document).manager,
       path: computed(() => this.tree.value.find((candidate) => candidate.id === id)?.path ?? node.path),
@@ -104,8 +104,8 @@ class LiveWorkspace implements Workspace {
       textBytes: this.boot.limits["text_bytes"] ?? 2 * 1024 * 1024,
       onOwnAction: () => this.follower.end(),
       onTooLarge: () => this.hooks.notify("That is too much for one text file, so nothing was inserted."),
-      onReady: () => {
-        unwatch = this.follower.watch(handle.view, document);
+      onReady: (view) => {
+        unwatch = this.follower.watch(view, document);
       },
       onDestroy: () => {
         unwatch();
@@ -116,7 +116,6 @@ class LiveWorkspace implements Workspace {
         release();
       },
     });
-    return handle;
   }
 
   async text(documentId: string): Promise<string> {

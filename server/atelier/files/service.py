@@ -72,6 +72,19 @@ async def read_text(services: Services, session_id: str, node: Node) -> str:
     return await documents.text_of(services.log, document_key(session_id, node.id))
 
 
+async def first_text(services: Services, session_id: str, entry: str | None, *, most: int) -> dict[str, str] | None:
+    """Return the file that a session opens with: its entry, else a file called main, else the first text.
+
+    The text is left out (empty) beyond `most` characters.
+    """
+    texts = [node for node in (await read_tree(services, session_id)).nodes if node.kind == "text"]
+    if not texts:
+        return None
+    chosen = min(texts, key=lambda n: (n.path != entry, not n.path.startswith("main."), n.path))
+    text = await read_text(services, session_id, chosen)
+    return {"document_id": chosen.id, "path": chosen.path, "text": text if len(text) <= most else ""}
+
+
 async def read_all(services: Services, session_id: str) -> dict[str, bytes]:
     """Return every file's content by path, as a run or a copy needs it.
 

@@ -97,7 +97,15 @@ async def _stream(services: Services, run_id: str, seq: int) -> AsyncIterator[by
                 yield f"id: {seq}\nevent: {row['type']}\ndata: {data}\n\n".encode()
                 if row["type"] == "exited":
                     return
+            if not rows and await _ended(services, run_id, seq):
+                return  # resumed after its last event
             await anext(signals)
+
+
+async def _ended(services: Services, run_id: str, seq: int) -> bool:
+    async with services.db.begin() as db:
+        rows = await queries.events_after(db, run_id, 0)
+    return bool(rows) and rows[-1]["type"] == "exited" and rows[-1]["seq"] <= seq
 
 
 @router.post("/sessions/{session_id}/runs/{run_id}/stdin", status_code=204, operation_id="write_stdin")

@@ -1,0 +1,11 @@
+"""All pages; each file below serves one part of them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from atelier.pages import accounts, admins, joining, landing, static
+
+router = APIRouter(include_in_schema=False)
+for part in (landing, joining, accounts, admins, static):
+    router.include_router(part.router)
