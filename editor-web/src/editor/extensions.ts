@@ -85,7 +85,7 @@ const SPECIAL = /[\u0000-\u0008\u000a-\u000c\u000e-\u001f\u007f-\u009f\u00ad\u06
 
 export function access(editable: boolean): Extension {
   if (editable) return EditorState.readOnly.of(false);
-  return [EditorState.readOnly.of(true), EditorView.contentAttributes.of({ "aria-readonly": "true" })];
+  return [EditorState.readOnly.of(true), EditorView.contentAttributes.of({ "aria-readonly": "true", inputmode: "none" })];
 }
 
 export function labelled(path: string): Extension {

@@ -8,6 +8,7 @@ nothing is left out but the trash. The same function in TypeScript is `editor-we
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -92,7 +93,7 @@ def _nodes(entries: Mapping[str, Mapping[str, Any]]) -> list[Node]:
 
 
 def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value == value else None
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
 def parents(path: str) -> list[str]:

@@ -150,6 +150,8 @@ class Room:
         seat.backlog = []
         stored = await self._services.log.read(self.key)
         position = stored.tail[-1].position if stored.tail else stored.snapshot_position
+        # The client takes our state for saved, so it has to be: what was read may be appended and not yet synced.
+        await self._services.log.sync(self.key, position)
         fresh = state == EMPTY_STATE
         whole = await asyncio.to_thread(merged, stored)
         own = await asyncio.to_thread(state_of, whole)

@@ -71,6 +71,8 @@ class PostgresLog:
 
     async def sync(self, document: str, position: int) -> None:
         """Return once everything up to `position` survives a power cut."""
+        # A position that an earlier process was given counts as committed: it has been read.
+        self._committed = max(self._committed, position)
         while self._synced < position:
             if self._syncing is None:
                 self._syncing = asyncio.create_task(self._sync_once(), name="log-sync")

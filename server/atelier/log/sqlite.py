@@ -76,8 +76,6 @@ class SqliteLog:
         self._loop = asyncio.get_running_loop()
         self._followers = Followers()
         self._jobs: SimpleQueue[_Append | _Compact | None] = SimpleQueue()
-        self._committed = 0
-        self._synced = 0
         self._syncing: asyncio.Task[None] | None = None
         self._broken = False
         self._writer = self._connect(path)
@@ -88,6 +86,8 @@ class SqliteLog:
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         os.fsync(self._wal)
         _sync_folder(path.parent)
+        # What is read here has just been synced, also what an earlier process committed and was killed before syncing.
+        self._committed = self._synced = self._last_position()
         self._thread = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._thread.start()
 
@@ -247,6 +247,10 @@ class SqliteLog:
     def _refuse_if_broken(self) -> None:
         if self._broken:
             raise _unavailable(OSError("an earlier sync failed"))
+
+    def _last_position(self) -> int:
+        row = self._writer.execute("select seq from sqlite_sequence where name = 'entries'").fetchone()
+        return int(row[0]) if row else 0
 
     @staticmethod
     def _connect(path: Path) -> sqlite3.Connection:

@@ -1,0 +1,188 @@
+// The page as one object: the workspace, the layout, runs, events and what commands do with them.
+import { computed, effect, signal } from "@preact/signals";
+
+import { clearLines, markLines } from "../editor/marks";
+import { call } from "../api/http";
+import { Events, type SessionEvent } from "./events";
+import { Layout } from "./layout";
+import { Runs } from "./runs";
+import { complain, notify } from "./toasts";
+import type { Boot, EditorHandle, FileNode, Role, Workspace } from "./types";
+import { openWorkspace } from "./workspace";
+
+export type Dialog = "palette" | "files" | "share" | "help" | "trash" | null;
+
+export class Shell {
+  readonly workspace: Workspace;
+  readonly layout: Layout;
+  readonly runs: Runs;
+  readonly dialog = signal<Dialog>(null);
+  readonly cursor = signal("1:1");
+  /** The file whose name is being typed: a path to rename, or a new one in a folder. */
+  readonly naming = signal<{ kind: "rename"; path: string } | { kind: "text" | "folder"; folder: string } | null>(null);
+  readonly nodes;
+  readonly active;
+  /** What the editors of the panes are, by pane. */
+  readonly editors = new Map<number, { id: string; handle: EditorHandle }>();
+  readonly accessLost = signal(false);
+  private wanted: { id: string; line: number; column: number } | null = null;
+
+  constructor(readonly boot: Boot) {
+    this.layout = new Layout(globalThis.localStorage, `atelier:layout:${boot.session.id}`);
+    this.workspace = openWorkspace(boot, {
+      openDocument: (id) => this.layout.open(id),
+      notify: (message, action) => notify(message, action),
+    });
+    this.nodes = computed(() => new Map(this.workspace.tree.value.map((node) => [node.id, node])));
+    this.active = computed(() => {
+      const id = this.layout.panes.value[this.layout.focused.value]?.active ?? null;
+      return id === null ? null : (this.nodes.value.get(id) ?? this.first(id));
+    });
+    const paths = computed(() => new Set(this.workspace.tree.value.map((node) => node.path)));
+    this.runs = new Runs(
+      boot.session.id,
+      () => paths.value,
+      () => this.layout.showBottom("output"),
+    );
+    new Events(boot.session.id, (event) => this.receive(event), () => void this.runs.refresh());
+    if (boot.first !== null && this.layout.panes.peek().every((pane) => pane.tabs.length === 0)) {
+      this.layout.open(boot.first.document_id);
+    }
+    effect(() => {
+      if (this.workspace.treeReady.value && this.workspace.status.value.kind === "saved") {
+        const nodes = this.nodes.value;
+        this.layout.retain((id) => nodes.has(id));
+      }
+    });
+    effect(() => this.workspace.showing(this.active.value?.kind === "text" ? this.active.value.id : null));
+    effect(() => this.markFailure());
+  }
+
+  get session(): string {
+    return this.boot.session.id;
+  }
+
+  /** The file that came with the page, until the tree is there. */
+  private first(id: string): FileNode | null {
+    const first = this.boot.first;
+    return first?.document_id === id && !this.workspace.treeReady.value
+      ? { id, path: first.path, kind: "text", trashed: null }
+      : null;
+  }
+
+  open(path: string, line?: number, column = 0): void {
+    const node = this.workspace.tree.peek().find((candidate) => candidate.path === path && candidate.kind !== "folder");
+    if (node === undefined) return;
+    this.layout.open(node.id);
+    if (line !== undefined) this.wanted = { id: node.id, line, column };
+    queueMicrotask(() => this.goWhereWanted());
+  }
+
+  /** A pane shows a file now. */
+  mounted(pane: number, id: string, handle: EditorHandle): void {
+    this.editors.set(pane, { id, handle });
+    this.goWhereWanted();
+    this.markFailure();
+  }
+
+  unmounted(pane: number, handle: EditorHandle): void {
+    if (this.editors.get(pane)?.handle === handle) this.editors.delete(pane);
+  }
+
+  focusEditor(): void {
+    this.editors.get(this.layout.focused.peek())?.handle.focus();
+  }
+
+  async run(): Promise<void> {
+    if (!this.workspace.canRun.peek()) return;
+    const active = this.active.peek();
+    const runnable = active?.kind === "text" && /\.(py|[cm]?[jt]s|sh|bash)$/.test(active.path);
+    await this.runs.start(runnable ? active.path : null);
+  }
+
+  async stop(): Promise<void> {
+    const run = this.runs.active.peek();
+    if (run !== null) await this.runs.stop(run.id);
+  }
+
+  remove(path: string): void {
+    try {
+      const undo = this.workspace.files.remove(path);
+      notify(`${path} is in the trash.`, { label: "Undo", run: undo });
+    } catch (error) {
+      complain(error);
+    }
+  }
+
+  async rename(name: string): Promise<void> {
+    const before = this.workspace.session.peek();
+    if (name.trim() === "" || name.trim() === before.name) return;
+    this.workspace.session.value = { ...before, name: name.trim() };
+    try {
+      await call("PATCH", `/api/v1/sessions/${this.session}`, { name: name.trim() });
+    } catch (error) {
+      this.workspace.session.value = before;
+      complain(error);
+    }
+  }
+
+  followNext(): void {
+    const others = this.workspace.people.peek().filter((person) => !person.me);
+    const at = others.findIndex((person) => person.key === this.workspace.following.peek());
+    this.workspace.following.value = others[at + 1]?.key ?? null;
+  }
+
+  /** Gives what was not taken by the server back as files. */
+  async keepCopy(): Promise<void> {
+    const copies = this.workspace.refusedCopies();
+    const active = this.active.peek();
+    if (copies.length === 0 && active?.kind === "text") {
+      copies.push({ path: active.path, text: await this.workspace.text(active.id) });
+    }
+    for (const { path, text } of copies) download(path.split("/").pop() ?? "copy.txt", text);
+  }
+
+  private goWhereWanted(): void {
+    const wanted = this.wanted;
+    if (wanted === null) return;
+    for (const { id, handle } of this.editors.values()) {
+      if (id !== wanted.id) continue;
+      this.wanted = null;
+      handle.reveal(wanted.line, wanted.column);
+      handle.focus();
+    }
+  }
+
+  private markFailure(): void {
+    const failure = this.runs.failure.value;
+    for (const { id, handle } of this.editors.values()) {
+      const path = this.nodes.peek().get(id)?.path;
+      if (failure !== null && failure.path === path) markLines(handle.view, [failure]);
+      else clearLines(handle.view);
+    }
+  }
+
+  private receive({ type, data }: SessionEvent): void {
+    const mine = data["user_id"] === this.boot.me.id;
+    const name = String(data["display_name"] ?? "Somebody");
+    if (type.startsWith("run.")) {
+      if (this.runs.receive(type, data)) this.layout.showBottom("output");
+    } else if (type === "member.joined" && !mine) notify(`${name} joined.`);
+    else if (type === "member.role" && mine) notify(`Your role is ${String(data["role"])} now.`);
+    else if (type === "access") {
+      this.workspace.session.value = { ...this.workspace.session.peek(), role: data["role"] as Role };
+    } else if (type === "access.ended") this.accessLost.value = true;
+    else if (type === "session.changed") {
+      const { name, entry } = data as { name: string; entry: string | null };
+      this.workspace.session.value = { ...this.workspace.session.peek(), name, entry };
+    }
+  }
+}
+
+export function download(name: string, content: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: "text/plain" }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

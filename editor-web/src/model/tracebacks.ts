@@ -1,0 +1,68 @@
+// Finds places in files in what a program printed, and what its last error said.
+
+export interface Place {
+  path: string;
+  line: number; // 1-based
+  column: number; // 0-based
+  /** Where the mention stands in the printed line. */
+  start: number;
+  end: number;
+}
+
+export interface Failure {
+  path: string;
+  line: number;
+  message: string;
+}
+
+const PYTHON = /File "([^"]+)", line (\d+)/g;
+const NODE = /((?:file:\/\/)?\/?[\w./@+ -]+?\.(?:[cm]?[jt]s|py|sh|bash)):(\d+)(?::(\d+))?/g;
+const BASH = /([\w./-]+\.(?:sh|bash)): line (\d+)/g;
+
+/** Mentions of the session's own files in one printed line. */
+export function places(line: string, paths: ReadonlySet<string>): Place[] {
+  const found: Place[] = [];
+  for (const pattern of [PYTHON, BASH, NODE]) {
+    for (const match of line.matchAll(pattern)) {
+      const path = ownPath(match[1] as string, paths);
+      const overlaps = found.some((place) => match.index < place.end && match.index + match[0].length > place.start);
+      if (path === null || overlaps) continue;
+      found.push({
+        path,
+        line: Number(match[2]),
+        column: Math.max(0, Number(match[3] ?? 1) - 1),
+        start: match.index,
+        end: match.index + match[0].length,
+      });
+    }
+  }
+  return found.sort((a, b) => a.start - b.start);
+}
+
+/** The last error in a program's error output: its own innermost line, and the message. */
+export function failureIn(stderr: string, paths: ReadonlySet<string>): Failure | null {
+  const lines = stderr.split("\n");
+  const begin = lines.findLastIndex((line) => line.startsWith("Traceback (most recent call last)"));
+  const python = begin >= 0 || /^\s+File "/m.test(stderr);
+  const mentions = lines.slice(Math.max(0, begin)).flatMap((line) => places(line, paths));
+  // Python names the innermost call last, Node first.
+  const place = python ? mentions[mentions.length - 1] : mentions[0];
+  if (place === undefined) return null;
+  const message =
+    (python ? lines.findLast((line) => /^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Warning|StopIteration|Group)?\b.*$/.test(line) && !line.startsWith("Traceback")) : undefined) ??
+    lines.find((line) => /^(?:Uncaught )?[A-Z]\w*(?:Error|Exception)\b/.test(line)) ??
+    lines.find((line) => places(line, paths).length > 0);
+  return { path: place.path, line: place.line, message: (message ?? "").trim().slice(0, 200) };
+}
+
+function ownPath(mentioned: string, paths: ReadonlySet<string>): string | null {
+  const plain = mentioned.replace(/^file:\/\//, "").replace(/^\.\//, "");
+  if (paths.has(plain)) return plain;
+  // In the sandbox the session lies beneath a folder of its own: compare from the end, the longest first.
+  const parts = plain.split("/").filter(Boolean);
+  for (let from = plain.startsWith("/") ? 1 : 0; from < parts.length; from++) {
+    const tail = parts.slice(from).join("/");
+    if (paths.has(tail)) return tail;
+  }
+  return null;
+}

@@ -1,0 +1,165 @@
+// What a run prints, line by line, with places that lead to the code, and a line to type into while it runs.
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import { ansi } from "../model/ansi";
+import { type Chunk, ending, type Run } from "../model/runs";
+import type { Shell } from "../model/shell";
+import { places } from "../model/tracebacks";
+import { IconButton } from "./icons";
+
+const MOST_LINES = 5_000;
+
+export function Output({ shell }: { shell: Shell }) {
+  const { layout, runs } = shell;
+  const run = runs.shown.value;
+  const problems = runs.failure.value;
+  return (
+    <section class="bottom" aria-label="Output">
+      <div class="bottom-head">
+        <div role="tablist" aria-label="Bottom panel" class="tabs">
+          {(["output", "problems"] as const).map((name) => (
+            <div key={name} class="tab" role="presentation" data-active={layout.bottom.value === name}>
+              <button type="button" role="tab" aria-selected={layout.bottom.value === name} onClick={() => layout.showBottom(name)}>
+                {name === "output" ? "Output" : `Problems${problems === null ? "" : " (1)"}`}
+              </button>
+            </div>
+          ))}
+        </div>
+        {runs.list.value.length > 1 && (
+          <select class="run-select" aria-label="Earlier runs" value={run?.id ?? ""} onChange={(event) => runs.show(event.currentTarget.value)}>
+            {runs.list.value.map((item) => (
+              <option key={item.id} value={item.id}>
+                {new Date(item.created_at).toLocaleTimeString()} {item.entry}
+              </option>
+            ))}
+          </select>
+        )}
+        <IconButton icon="close" label="Close the panel" class="desktop-only" onClick={() => layout.showBottom(null)} />
+      </div>
+      {layout.bottom.value === "problems" ? <Problems shell={shell} /> : <Printed shell={shell} run={run} />}
+    </section>
+  );
+}
+
+function Problems({ shell }: { shell: Shell }) {
+  const failure = shell.runs.failure.value;
+  if (failure === null) return <p class="empty">No problems. Errors of the last run appear here.</p>;
+  return (
+    <ul class="plain problems">
+      <li>
+        <button type="button" class="row-button" onClick={() => shell.open(failure.path, failure.line)}>
+          <span class="danger">{failure.message || "Error"}</span> <span class="quiet">{failure.path}:{failure.line}</span>
+        </button>
+      </li>
+    </ul>
+  );
+}
+
+function Printed({ shell, run }: { shell: Shell; run: Run | null }) {
+  const scroller = useRef<HTMLDivElement>(null);
+  const stuck = useRef(true);
+  const chunks = run === null ? [] : (shell.runs.output.value.get(run.id) ?? []);
+  useEffect(() => {
+    const element = scroller.current;
+    if (element !== null && stuck.current) element.scrollTop = element.scrollHeight;
+  });
+  if (run === null) {
+    return (
+      <div class="printed" data-output>
+        <p class="empty">{shell.runs.starting.value ? "Starting…" : "Nothing has run yet. Run shows here what your program prints."}</p>
+      </div>
+    );
+  }
+  const bad = run.result !== null && !(run.result.reason === "exited" && run.result.code === 0) && run.result.reason !== "cancelled";
+  return (
+    <div class="printed-frame" data-output>
+      <div
+        class="printed"
+        ref={scroller}
+        tabIndex={0}
+        role="log"
+        aria-label={`Output of ${run.entry}`}
+        onScroll={(event) => {
+          const element = event.currentTarget;
+          stuck.current = element.scrollHeight - element.scrollTop - element.clientHeight < 24;
+        }}
+      >
+        <p class="run-head">
+          {run.entry} <span class="quiet">· {run.user_name ?? "somebody"}</span>
+        </p>
+        <Lines shell={shell} chunks={chunks} />
+        <p class={`run-end ${bad ? "danger" : ""}`}>{ending(run)}</p>
+      </div>
+      {run.status === "running" && shell.workspace.canRun.value && <Stdin shell={shell} run={run} />}
+    </div>
+  );
+}
+
+function Lines({ shell, chunks }: { shell: Shell; chunks: readonly Chunk[] }) {
+  const paths = new Set(shell.workspace.tree.value.map((node) => node.path));
+  const lines = linesOf(chunks).slice(-MOST_LINES);
+  let state = "";
+  return (
+    <pre class="lines">
+      {lines.map((line, index) => {
+        const parts = line.parts.map((part) => {
+          const styled = ansi(part.text, state);
+          state = styled.state;
+          return { stream: part.stream, pieces: styled.pieces };
+        });
+        const plain = parts.flatMap((part) => part.pieces).map((piece) => piece.text).join("");
+        const found = places(plain, paths)[0];
+        return (
+          <span key={index} class="line">
+            {found !== undefined ? (
+              <>
+                <span class={parts[0]?.stream}>{plain.slice(0, found.start)}</span>
+                <button type="button" class="place" onClick={() => shell.open(found.path, found.line, found.column)}>
+                  {plain.slice(found.start, found.end)}
+                </button>
+                <span class={parts[0]?.stream}>{plain.slice(found.end)}</span>
+              </>
+            ) : (
+              parts.map((part) => part.pieces.map((piece) => <span class={`${part.stream} ${piece.className}`}>{piece.text}</span>))
+            )}
+            {"\n"}
+          </span>
+        );
+      })}
+    </pre>
+  );
+}
+
+function linesOf(chunks: readonly Chunk[]): { parts: { stream: Chunk["stream"]; text: string }[] }[] {
+  const lines: { parts: { stream: Chunk["stream"]; text: string }[] }[] = [{ parts: [] }];
+  for (const { stream, data } of chunks) {
+    data.replace(/\r\n/g, "\n").split("\n").forEach((text, index) => {
+      if (index > 0) lines.push({ parts: [] });
+      // A carriage return alone starts the line anew, as progress bars do.
+      const shown = text.slice(text.lastIndexOf("\r") + 1);
+      if (shown !== "") (lines[lines.length - 1] as (typeof lines)[number]).parts.push({ stream, text: shown });
+    });
+  }
+  if (lines[lines.length - 1]?.parts.length === 0) lines.pop();
+  return lines;
+}
+
+function Stdin({ shell, run }: { shell: Shell; run: Run }) {
+  const [text, setText] = useState("");
+  return (
+    <form
+      class="stdin"
+      onSubmit={(event) => {
+        event.preventDefault();
+        void shell.runs.write(run.id, `${text}\n`);
+        setText("");
+      }}
+    >
+      <input aria-label="Input for the program" placeholder="Type input for the program, Enter sends it" value={text} onInput={(event) => setText(event.currentTarget.value)} autocomplete="off" />
+      <button type="submit" class="button">Send</button>
+      <button type="button" class="button" title="Says that no more input comes" onClick={() => void shell.runs.write(run.id, "", true)}>
+        End input
+      </button>
+    </form>
+  );
+}
