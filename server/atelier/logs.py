@@ -23,7 +23,11 @@ def configure_logs(style: str, *, level: int = logging.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _hide_secrets,
     ]
-    render = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    render = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(),
+        # Plain: a traceback that shows local variables would show tokens.
+        exception_formatter=structlog.dev.plain_traceback,
+    )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -38,10 +38,10 @@ def script_json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
 
 
-def page(request: Request, name: str, *, status: int = 200, caller: Caller | None = None, **values: Any) -> Response:
+def page(request: Request, template: str, *, status: int = 200, caller: Caller | None = None, **values: Any) -> Response:
     """Render a template."""
     theme = request.cookies.get(THEME_COOKIE, "")
-    body = _environment().get_template(name).render(
+    body = _environment().get_template(template).render(
         caller=caller, assets=assets(), theme=theme if theme in ("light", "dark") else "", **values
     )
     return HTMLResponse(body, status, {"Cache-Control": "no-store"})

@@ -41,13 +41,14 @@ class Server:
 
     def start(self) -> None:
         """Start and wait for the first answer."""
-        self._process = subprocess.Popen(
-            [ATELIER, "serve", "--port", str(self.port), "--data", str(self._data)],
-            stdout=subprocess.PIPE,
-            stderr=(self._data / "server.log").open("a"),
-            text=True,
-            env={**os.environ, "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_LOG_INS_PER_MINUTE": "1000"},
-        )
+        with (self._data / "server.log").open("a") as log:
+            self._process = subprocess.Popen(
+                [ATELIER, "serve", "--port", str(self.port), "--data", str(self._data)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_LOG_INS_PER_MINUTE": "1000"},
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert "ready" in line, (self._data / "server.log").read_text()[-3000:]
