@@ -62,7 +62,9 @@ async def measure(samples: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Print a table of milliseconds."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--samples", type=int, default=200)
     samples = parser.parse_args().samples
     taken = asyncio.run(measure(samples))

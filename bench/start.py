@@ -30,11 +30,20 @@ def main() -> int:
                 with urllib.request.urlopen(f"{server.url}/readyz", timeout=5) as answer:
                     answer.read()
                 memory = psutil.Process(server.pid).memory_info().rss / 2**20
-                family = memory + sum(
-                    child.memory_info().rss for child in psutil.Process(server.pid).children(recursive=True)
-                ) / 2**20
-    print(f"start to first answer: median {percentile(times, 0.5):.2f} s, worst {max(times):.2f} s (gate {GATE_SECONDS} s)")
-    print(f"idle memory of the process: {memory:.0f} MB (aim {AIM_MB} MB); with its warm sandboxes {family:.0f} MB")
+                family = (
+                    memory
+                    + sum(
+                        child.memory_info().rss
+                        for child in psutil.Process(server.pid).children(recursive=True)
+                    )
+                    / 2**20
+                )
+    print(
+        f"start to first answer: median {percentile(times, 0.5):.2f} s, worst {max(times):.2f} s (gate {GATE_SECONDS} s)"
+    )
+    print(
+        f"idle memory of the process: {memory:.0f} MB (aim {AIM_MB} MB); with its warm sandboxes {family:.0f} MB"
+    )
     return int(max(times) > GATE_SECONDS)
 
 

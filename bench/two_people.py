@@ -77,7 +77,9 @@ def story(browser: Browser, url: str) -> tuple[float, Page, Page]:
     dialog.get_by_role("button", name=re.compile("Copy link|Create link")).first.click()
     field = dialog.locator("input[readonly]").first
     field.wait_for()
-    ada.wait_for_function("() => /\\/j\\//.test(document.querySelector('dialog input[readonly]')?.value ?? '')")
+    ada.wait_for_function(
+        "() => /\\/j\\//.test(document.querySelector('dialog input[readonly]')?.value ?? '')"
+    )
     link = field.input_value()
     ada.keyboard.press("Escape")
     bob.goto(link)
@@ -112,7 +114,9 @@ def run_clicks(page: Page) -> tuple[float, list[float]]:
         page.keyboard.insert_text(f"print('{word[:7]}' + '{number}')\n")
         page.wait_for_function("() => /Saved/.test(document.querySelector('[data-status]')?.textContent)")
         samples.append(float(page.evaluate(RUN_ONCE, word)))
-        page.wait_for_function("() => [...document.querySelectorAll('button')].some(b => b.textContent.trim() === 'Run' || b.getAttribute('aria-label') === 'Run')")
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('button')].some(b => b.textContent.trim() === 'Run' || b.getAttribute('aria-label') === 'Run')"
+        )
     return samples[0], samples[1:]
 
 
@@ -127,9 +131,13 @@ def main() -> int:
         frames, screens = keystrokes(ada, bob)
         cold, warm = run_clicks(ada)
         browser.close()
-    print(f"landing to the second person's keystroke: first {stories[0]:.2f} s, median {percentile(stories, 0.5):.2f} s (gate {GATE_STORY_SECONDS} s)")
+    print(
+        f"landing to the second person's keystroke: first {stories[0]:.2f} s, median {percentile(stories, 0.5):.2f} s (gate {GATE_STORY_SECONDS} s)"
+    )
     for name, samples in (("key to frame", frames), ("key to the other screen", screens)):
-        print(f"{name}: p50 {percentile(samples, 0.5):.1f} ms, p99 {percentile(samples, 0.99):.1f} ms ({len(samples)} keys)")
+        print(
+            f"{name}: p50 {percentile(samples, 0.5):.1f} ms, p99 {percentile(samples, 0.99):.1f} ms ({len(samples)} keys)"
+        )
     print(
         f"Run click to first output: cold {cold:.0f} ms, warm p50 {percentile(warm, 0.5):.0f} ms, "
         f"worst {max(warm):.0f} ms of {len(warm)} (gate {GATE_RUN_MS:.0f} ms)"

@@ -126,7 +126,9 @@ def reachable(path: str) -> bool:
     """Say whether a user who owns nothing can read and run `path`: every folder above lets others through."""
     real = Path(path).resolve()
     wanted = stat.S_IROTH | stat.S_IXOTH
-    return real.stat().st_mode & wanted == wanted and all(p.stat().st_mode & stat.S_IXOTH for p in real.parents)
+    return real.stat().st_mode & wanted == wanted and all(
+        p.stat().st_mode & stat.S_IXOTH for p in real.parents
+    )
 
 
 def stage(tools: Mapping[str, Tool], folder: Path) -> dict[str, Tool]:

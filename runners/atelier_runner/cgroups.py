@@ -108,7 +108,10 @@ class Groups:
                 self._delegate(hierarchy.own, hierarchy.controllers)
             folder.mkdir()
             if hierarchy.version == 2:
-                _write(folder / "cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(hierarchy.controllers)))
+                _write(
+                    folder / "cgroup.subtree_control",
+                    " ".join(f"+{name}" for name in sorted(hierarchy.controllers)),
+                )
         except OSError as error:
             with contextlib.suppress(OSError):
                 folder.rmdir()
@@ -147,7 +150,9 @@ class Groups:
             folders[parent / name] = version
         for folder in folders:
             folder.mkdir()
-        places = {controller: (version, parent / name) for controller, (version, parent) in self._folders.items()}
+        places = {
+            controller: (version, parent / name) for controller, (version, parent) in self._folders.items()
+        }
         return Group(places)
 
     def close(self) -> None:

@@ -78,7 +78,10 @@ async def examine(attempt: Try, setup: Setup) -> tuple[tuple[Control, ...], str 
         printed, result = await attempt(_spec(LOOK, Limits(wall_seconds=20, processes=PROCESSES)))
         found = json.loads(printed) if result.code == 0 else None
         if not isinstance(found, dict):
-            return (), f"A first program did not run as it should: {result.reason} {result.detail} {printed[-200:]!r}"
+            return (
+                (),
+                f"A first program did not run as it should: {result.reason} {result.detail} {printed[-200:]!r}",
+            )
         _, memory = await attempt(_spec("held = bytearray(256 << 20)", Limits(wall_seconds=20, memory_mb=48)))
         _, cpu = await attempt(_spec("while True: pass", Limits(wall_seconds=20, cpu_seconds=0.1)))
         _, wall = await attempt(_spec("import time; time.sleep(60)", Limits(wall_seconds=0.1)))
@@ -102,26 +105,40 @@ def _control(name: str, good: bool, detail: str, *, partial: bool = False) -> Co
 
 
 def _namespaces(found: dict[str, Any]) -> Control:
-    shared = [name for name in NAMESPACES if found["namespaces"][name] == os.readlink(f"/proc/self/ns/{name}")]
-    detail = f"shared with this machine: {', '.join(shared)}" if shared else f"its own {', '.join(NAMESPACES)}"
+    shared = [
+        name for name in NAMESPACES if found["namespaces"][name] == os.readlink(f"/proc/self/ns/{name}")
+    ]
+    detail = (
+        f"shared with this machine: {', '.join(shared)}" if shared else f"its own {', '.join(NAMESPACES)}"
+    )
     return _control("namespaces", shared in ([], ["cgroup"]), detail, partial=bool(shared))
 
 
 def _files(found: dict[str, Any]) -> Control:
-    bad = [f"{path} is visible" for path in found["visible"]] + [f"{path} is writable" for path in found["writable"]]
+    bad = [f"{path} is visible" for path in found["visible"]] + [
+        f"{path} is writable" for path in found["writable"]
+    ]
     return _control("files", not bad, "; ".join(bad) or "only read-only system folders, /work and /tmp")
 
 
 def _network(found: dict[str, Any]) -> Control:
     good = found["network"] != "connected" and found["interfaces"] == ["lo"]
-    return _control("network", good, f"interfaces: {', '.join(found['interfaces'])}; a connection outwards: {found['network']}")
+    return _control(
+        "network",
+        good,
+        f"interfaces: {', '.join(found['interfaces'])}; a connection outwards: {found['network']}",
+    )
 
 
 def _calls(found: dict[str, Any], setup: Setup) -> Control:
     through = [name for name, passed in found["calls"].items() if passed]
     if setup.seccomp is None:
         return _control("system calls", False, f"no filter for {os.uname().machine}")
-    return _control("system calls", not through, f"went through: {', '.join(through)}" if through else "filtered by seccomp")
+    return _control(
+        "system calls",
+        not through,
+        f"went through: {', '.join(through)}" if through else "filtered by seccomp",
+    )
 
 
 def _identity(found: dict[str, Any], setup: Setup) -> Control:
@@ -129,7 +146,9 @@ def _identity(found: dict[str, Any], setup: Setup) -> Control:
         return _control("identity", found["uid"] != 0, "each sandbox is a user of its own who owns nothing")
     if setup.spare_uid is not None:
         return _control("identity", found["uid"] != 0, "sandboxes share the user nobody", partial=True)
-    detail = "outside, a sandbox is the server's own user; its namespaces hide that user's files and processes"
+    detail = (
+        "outside, a sandbox is the server's own user; its namespaces hide that user's files and processes"
+    )
     return _control("identity", found["uid"] != 0, detail, partial=True)
 
 
@@ -137,20 +156,38 @@ def _memory(result: Exited, setup: Setup) -> Control:
     if (version := setup.groups.controllers.get("memory")) is not None:
         return _control("memory", result.reason == Reason.MEMORY, f"by cgroup v{version}")
     why = setup.groups.missing.get("memory", "")
-    return _control("memory", result.reason == Reason.MEMORY, f"watched ten times a second: no memory cgroup ({why})", partial=True)
+    return _control(
+        "memory",
+        result.reason == Reason.MEMORY,
+        f"watched ten times a second: no memory cgroup ({why})",
+        partial=True,
+    )
 
 
 def _processes(found: dict[str, Any], setup: Setup) -> Control:
     version = setup.groups.controllers.get("pids")
-    means = f"by cgroup v{version}" if version is not None else "by RLIMIT_NPROC in the sandbox's user namespace"
-    return _control("processes", found["processes"] <= PROCESSES, f"{found['processes']} of {PROCESSES} started; {means}")
+    means = (
+        f"by cgroup v{version}" if version is not None else "by RLIMIT_NPROC in the sandbox's user namespace"
+    )
+    return _control(
+        "processes", found["processes"] <= PROCESSES, f"{found['processes']} of {PROCESSES} started; {means}"
+    )
 
 
 def _cpu(result: Exited, setup: Setup) -> Control:
     if (version := setup.groups.controllers.get("cpuacct")) is not None:
-        return _control("cpu time", result.reason == Reason.CPU_TIME, f"of all processes together, counted by cgroup v{version}")
+        return _control(
+            "cpu time",
+            result.reason == Reason.CPU_TIME,
+            f"of all processes together, counted by cgroup v{version}",
+        )
     why = setup.groups.missing.get("cpuacct", "")
-    return _control("cpu time", result.reason == Reason.CPU_TIME, f"added up from /proc: no cgroup counts it ({why})", partial=True)
+    return _control(
+        "cpu time",
+        result.reason == Reason.CPU_TIME,
+        f"added up from /proc: no cgroup counts it ({why})",
+        partial=True,
+    )
 
 
 def _disk(found: dict[str, Any]) -> Control:
@@ -160,4 +197,6 @@ def _disk(found: dict[str, Any]) -> Control:
 
 
 def _stopped(name: str, result: Exited, reason: Reason, detail: str) -> Control:
-    return _control(name, result.reason == reason, detail if result.reason == reason else f"ended as {result.reason}")
+    return _control(
+        name, result.reason == reason, detail if result.reason == reason else f"ended as {result.reason}"
+    )

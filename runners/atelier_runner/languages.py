@@ -62,7 +62,9 @@ def load_languages(tools: dict[str, Tool]) -> dict[str, Language]:
     return {name: _language(name, entry, tools, versions) for name, entry in catalogue.items()}
 
 
-def _language(name: str, entry: dict[str, Any], tools: dict[str, Tool], seen: dict[tuple[str, ...], str]) -> Language:
+def _language(
+    name: str, entry: dict[str, Any], tools: dict[str, Tool], seen: dict[tuple[str, ...], str]
+) -> Language:
     tool = tools.get(entry["tool"])
     version = ""
     if tool is not None:
@@ -73,7 +75,9 @@ def _language(name: str, entry: dict[str, Any], tools: dict[str, Tool], seen: di
         version = match[1] if match else ""
         if version and _numbers(version) < _numbers(entry.get("at_least", "0")):
             version = ""
-    info = LanguageInfo(name, entry["title"], tuple(entry["extensions"]), version, "" if version else entry["hint"])
+    info = LanguageInfo(
+        name, entry["title"], tuple(entry["extensions"]), version, "" if version else entry["hint"]
+    )
     inside = tool.inside if tool is not None else entry["tool"]
     return Language(
         info,
@@ -85,7 +89,9 @@ def _language(name: str, entry: dict[str, Any], tools: dict[str, Tool], seen: di
 
 def _printed(command: tuple[str, ...]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout

@@ -20,7 +20,7 @@ from atelier_runner import bubblewrap, seccomp
 from atelier_runner.cgroups import Groups
 from atelier_runner.doctor import examine
 from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailable
-from atelier_runner.languages import Language, Tool, find_tools, load_languages
+from atelier_runner.languages import Language, find_tools, load_languages
 from atelier_runner.model import Capabilities, Event, Exited, Limits, Output, Reason, Spec
 from atelier_runner.pool import Pool
 from atelier_runner.run import Run
@@ -36,7 +36,15 @@ STAGE_PREFIX = "atelier-tools-"
 class LocalBackend:
     """Starts runs and streams their events. Made by `open_local`."""
 
-    def __init__(self, languages: dict[str, Language], pool: Pool | None, setup: Setup | None, hint: str, *, untrusted: bool) -> None:
+    def __init__(
+        self,
+        languages: dict[str, Language],
+        pool: Pool | None,
+        setup: Setup | None,
+        hint: str,
+        *,
+        untrusted: bool,
+    ) -> None:
         self._languages = languages
         self._pool = pool
         self._setup = setup
@@ -88,7 +96,9 @@ class LocalBackend:
             SpecInvalid: a path, entry, argument or limit is refused.
         """
         if self._untrusted:
-            missing = [control.name for control in (await self.capabilities()).controls if control.state == "absent"]
+            missing = [
+                control.name for control in (await self.capabilities()).controls if control.state == "absent"
+            ]
             if missing:
                 raise SandboxUnavailable(
                     f"Untrusted programs are refused here: {', '.join(missing)} cannot be enforced.",
@@ -109,7 +119,9 @@ class LocalBackend:
         if self._pool is None:
             raise SandboxUnavailable("Programs cannot run here: there is no sandbox.", hint=self._hint)
         if len(self._tasks) >= MOST_RUNS:
-            raise SandboxUnavailable(f"{MOST_RUNS} programs run at once already.", hint="Try again in a moment.")
+            raise SandboxUnavailable(
+                f"{MOST_RUNS} programs run at once already.", hint="Try again in a moment."
+            )
         sandbox = await self._pool.take(spec.limits)
         name = secrets.token_hex(8)
         run = Run(spec, language, sandbox)
@@ -168,7 +180,12 @@ class LocalBackend:
 
 @asynccontextmanager
 async def open_local(
-    *, pool_size: int = 2, limits: Limits | None = None, untrusted: bool = False, groups: Groups | None = None, bwrap: str | None = None
+    *,
+    pool_size: int = 2,
+    limits: Limits | None = None,
+    untrusted: bool = False,
+    groups: Groups | None = None,
+    bwrap: str | None = None,
 ) -> AsyncIterator[LocalBackend]:
     """Open the backend. `limits` are those that waiting sandboxes are prepared for; `untrusted` refuses to run with a
     control missing; `groups` and `bwrap` replace what would be found."""

@@ -47,7 +47,12 @@ class Limits:
         """Raise SpecInvalid `limit_invalid` unless every bound is a finite number above zero."""
         for spec in fields(self):
             value = getattr(self, spec.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not math.isfinite(value)
+                or value <= 0
+            ):
                 raise SpecInvalid("limit_invalid", f"{spec.name} must be a number above zero, not {value!r}")
 
 
@@ -80,7 +85,9 @@ class Spec:
             )
         texts = [*self.args, *self.env, *self.env.values()]
         if any("\0" in text for text in texts) or any(not name or "=" in name for name in self.env):
-            raise SpecInvalid("argument_invalid", "An argument or variable holds a NUL character, or a name is empty.")
+            raise SpecInvalid(
+                "argument_invalid", "An argument or variable holds a NUL character, or a name is empty."
+            )
         if sum(len(text.encode()) for text in texts) > 64 * 1024:
             raise SpecInvalid("argument_invalid", "Arguments and variables may have 64 KiB together.")
 
@@ -95,7 +102,10 @@ def check_path(path: str) -> None:
     if "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise SpecInvalid("path_invalid", f"{path!r} is not a plain relative path.")
     if max(sizes) > COMPONENT_BYTES or sum(sizes) + len(sizes) - 1 > PATH_BYTES:
-        raise SpecInvalid("path_invalid", f"{path[:40]!r}… is longer than {PATH_BYTES} bytes, or a part than {COMPONENT_BYTES}.")
+        raise SpecInvalid(
+            "path_invalid",
+            f"{path[:40]!r}… is longer than {PATH_BYTES} bytes, or a part than {COMPONENT_BYTES}.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

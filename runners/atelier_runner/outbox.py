@@ -43,7 +43,11 @@ class Outbox:
             await self._writable.wait()
         if self._size >= BOUND:
             return
-        if self._waiting and self._waiting[-1][0] == stream and len(self._waiting[-1][1]) + len(data) <= JOINED:
+        if (
+            self._waiting
+            and self._waiting[-1][0] == stream
+            and len(self._waiting[-1][1]) + len(data) <= JOINED
+        ):
             self._waiting[-1][1].extend(data)
         else:
             self._waiting.append((stream, bytearray(data)))
@@ -80,7 +84,14 @@ class Outbox:
                 seq += 1
                 last = self._exited
                 yield Exited(
-                    seq, last.reason, last.code, last.signal, last.wall_seconds, last.cpu_seconds, last.peak_memory_bytes, last.detail
+                    seq,
+                    last.reason,
+                    last.code,
+                    last.signal,
+                    last.wall_seconds,
+                    last.cpu_seconds,
+                    last.peak_memory_bytes,
+                    last.detail,
                 )
                 return
             if not self._waiting and self._version is None:

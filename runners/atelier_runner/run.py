@@ -87,7 +87,10 @@ class Run:
         try:
             self._sandbox.limit(limits)
             self._outbox.started(self._language.runtime)
-            helpers += [asyncio.create_task(self._send(), name="run-send"), asyncio.create_task(self._watch(), name="run-watch")]
+            helpers += [
+                asyncio.create_task(self._send(), name="run-send"),
+                asyncio.create_task(self._watch(), name="run-watch"),
+            ]
             await self._pump()
         except (OSError, frames.BadFrame) as error:
             self._lost = str(error)
@@ -112,7 +115,11 @@ class Run:
             "fork": spec.entry if self._language.fork else None,
             # The next whole second: the host counts exactly and for all processes together, this one is the backstop.
             "cpu": math.ceil(spec.limits.cpu_seconds) + 1,
-            "rlimits": {"nofile": OPEN_FILES, "nproc": spec.limits.processes + 1, "fsize": spec.limits.disk_mb * MIB},
+            "rlimits": {
+                "nofile": OPEN_FILES,
+                "nproc": spec.limits.processes + 1,
+                "fsize": spec.limits.disk_mb * MIB,
+            },
         }
         with contextlib.suppress(ConnectionError):
             pending = bytearray(frames.encode(frames.SPEC, json.dumps(head).encode()))
@@ -171,15 +178,25 @@ class Run:
         used = self._sandbox.group.usage()
         said = self._agent_said or {}
         code, number = _number(said.get("code")), _number(said.get("signal"))
-        cpu = used.cpu_seconds if used.cpu_seconds is not None else max(self._tree_cpu, _seconds(said.get("cpu")))
-        peak = used.peak_memory_bytes if used.peak_memory_bytes is not None else max(self._peak, _number(said.get("memory")) or 0)
+        cpu = (
+            used.cpu_seconds
+            if used.cpu_seconds is not None
+            else max(self._tree_cpu, _seconds(said.get("cpu")))
+        )
+        peak = (
+            used.peak_memory_bytes
+            if used.peak_memory_bytes is not None
+            else max(self._peak, _number(said.get("memory")) or 0)
+        )
         reason, detail = self._reason(code, number, bool(said.get("full")), bool(used.oom_kills), cpu)
         if self._cause is not None:
             code = None
         name = None if number is None or self._cause is not None else _signal_name(number)
         return Exited(0, reason, code, name, round(self._wall, 6), round(cpu, 6), peak, detail)
 
-    def _reason(self, code: int | None, number: int | None, full: bool, oom: bool, cpu: float) -> tuple[Reason, str]:
+    def _reason(
+        self, code: int | None, number: int | None, full: bool, oom: bool, cpu: float
+    ) -> tuple[Reason, str]:
         limits = self._spec.limits
         texts = {
             Reason.WALL_TIME: f"It ran longer than {limits.wall_seconds:g} s.",

@@ -54,7 +54,9 @@ def identities() -> tuple[bool, int | None]:
         return False, None
     for uid in (FIRST_UID, NOBODY):
         try:
-            subprocess.run(["/bin/true"], user=uid, group=uid, extra_groups=[], check=True, env={}, timeout=10)
+            subprocess.run(
+                ["/bin/true"], user=uid, group=uid, extra_groups=[], check=True, env={}, timeout=10
+            )
         except (OSError, subprocess.SubprocessError):
             continue
         return uid == FIRST_UID, NOBODY
@@ -64,8 +66,14 @@ def identities() -> tuple[bool, int | None]:
 class Sandbox:
     """One started sandbox whose agent is ready. Used for one run, then closed."""
 
-    def __init__(self, born: _Born, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, end: Callable[[_Born], None],
-                 thread: ThreadPoolExecutor) -> None:
+    def __init__(
+        self,
+        born: _Born,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        end: Callable[[_Born], None],
+        thread: ThreadPoolExecutor,
+    ) -> None:
         self.disk_mb = born.disk_mb
         self.limits = (born.memory_bytes, born.processes)
         self.group = born.group
@@ -193,12 +201,16 @@ class Launcher:
             if pid is None:
                 process.wait(START_SECONDS)
                 text = os.read(errors, 4096).decode(errors="replace").strip()
-                raise SandboxUnavailable(f"bubblewrap could not make a sandbox: {text or process.returncode}", hint=_hint(text))
+                raise SandboxUnavailable(
+                    f"bubblewrap could not make a sandbox: {text or process.returncode}", hint=_hint(text)
+                )
             pidfd = os.pidfd_open(pid)
             group.limit(memory_bytes=memory_bytes, processes=processes)
             group.attach(pid)
             os.write(release, b"1")
-            return _Born(process, pid, pidfd, group, ours, errors, uid, limits.disk_mb, memory_bytes, processes)
+            return _Born(
+                process, pid, pidfd, group, ours, errors, uid, limits.disk_mb, memory_bytes, processes
+            )
         except BaseException as error:
             if process is not None:
                 process.kill()
@@ -216,14 +228,23 @@ class Launcher:
                 if handle >= 0:
                     os.close(handle)
 
-    def _popen(self, disk_mb: int, uid: int | None, stream: socket.socket, info: int, block: int, errors: int) -> subprocess.Popen[bytes]:
-        contents = {bubblewrap.AGENT: self._agent, **{path: text.encode() for path, text in bubblewrap.ETC.items()}}
+    def _popen(
+        self, disk_mb: int, uid: int | None, stream: socket.socket, info: int, block: int, errors: int
+    ) -> subprocess.Popen[bytes]:
+        contents = {
+            bubblewrap.AGENT: self._agent,
+            **{path: text.encode() for path, text in bubblewrap.ETC.items()},
+        }
         if self.setup.seccomp is not None:
             contents["seccomp"] = self.setup.seccomp
         with bubblewrap.memory_files(contents) as data:
             handles = bubblewrap.Handles(info, block, data.pop("seccomp", None), data)
             line = bubblewrap.command(
-                self.setup.bwrap, self.setup.tools["python3"].inside, self.setup.tools.values(), disk_mb=disk_mb, handles=handles
+                self.setup.bwrap,
+                self.setup.tools["python3"].inside,
+                self.setup.tools.values(),
+                disk_mb=disk_mb,
+                handles=handles,
             )
             return subprocess.Popen(
                 line, stdin=stream, stdout=stream, stderr=errors, env={}, cwd="/", pass_fds=handles.all(),

@@ -41,7 +41,9 @@ Instruction = tuple[int, int, int, int]
 
 def machine() -> Architecture | None:
     """Return this machine's architecture, or None when there is no filter for it."""
-    return ARCHITECTURES.get({"amd64": "x86_64", "arm64": "aarch64"}.get(name := platform.machine().lower(), name))
+    return ARCHITECTURES.get(
+        {"amd64": "x86_64", "arm64": "aarch64"}.get(name := platform.machine().lower(), name)
+    )
 
 
 def program(architecture: Architecture) -> list[Instruction]:
@@ -61,7 +63,9 @@ def program(architecture: Architecture) -> list[Instruction]:
             code += [(JUMP_EQUAL, 0, 1, number[name]), refuse]
     code += [(JUMP_EQUAL, 0, 1, number["clone3"]), _refuse(errno.ENOSYS)]
     code += _when(number["clone"], 0, [(JUMP_ANY_BIT, 0, 1, CLONE_NEW), refuse])
-    code += _when(number["ioctl"], 1, [line for bad in TERMINAL_INJECTION for line in ((JUMP_EQUAL, 0, 1, bad), refuse)])
+    code += _when(
+        number["ioctl"], 1, [line for bad in TERMINAL_INJECTION for line in ((JUMP_EQUAL, 0, 1, bad), refuse)]
+    )
     for call in ("socket", "socketpair"):
         code += _when(number[call], 0, _only(SOCKET_FAMILIES, errno.EAFNOSUPPORT))
     code += _when(number["personality"], 0, _only(PERSONALITIES, errno.EPERM))
@@ -80,7 +84,11 @@ def _refuse(error: int) -> Instruction:
 def _only(values: tuple[int, ...], error: int) -> list[Instruction]:
     """Allow the argument's `values` and refuse every other; ends the program either way."""
     last = len(values)
-    return [*((JUMP_EQUAL, last - at, 0, value) for at, value in enumerate(values)), _refuse(error), (RETURN, 0, 0, ALLOW)]
+    return [
+        *((JUMP_EQUAL, last - at, 0, value) for at, value in enumerate(values)),
+        _refuse(error),
+        (RETURN, 0, 0, ALLOW),
+    ]
 
 
 def _when(number: int, argument: int, body: list[Instruction]) -> list[Instruction]:

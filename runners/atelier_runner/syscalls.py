@@ -62,7 +62,9 @@ class Architecture:
     x32: bool
 
 
-ARCHITECTURES: Final = MappingProxyType({
-    "x86_64": Architecture("x86_64", 0xC000003E, MappingProxyType(_X86_64), x32=True),
-    "aarch64": Architecture("aarch64", 0xC00000B7, MappingProxyType(_AARCH64), x32=False),
-})
+ARCHITECTURES: Final = MappingProxyType(
+    {
+        "x86_64": Architecture("x86_64", 0xC000003E, MappingProxyType(_X86_64), x32=True),
+        "aarch64": Architecture("aarch64", 0xC00000B7, MappingProxyType(_AARCH64), x32=False),
+    }
+)

@@ -67,7 +67,11 @@ def _editor() -> list[Finding]:
 async def _sandbox(settings: Settings) -> list[Finding]:
     async with open_sandbox(settings.sandbox_url) as sandbox:
         capabilities = await sandbox.capabilities()
-    found = [Finding("sandbox", "ok" if capabilities.available else "missing", capabilities.hint or "programs can run")]
+    found = [
+        Finding(
+            "sandbox", "ok" if capabilities.available else "missing", capabilities.hint or "programs can run"
+        )
+    ]
     states = {"enforced": "ok", "partial": "partial", "absent": "missing"}
     found += [Finding(f"  {c.name}", states[c.state], c.detail) for c in capabilities.controls]
     found += [

@@ -74,7 +74,9 @@ class TooMany(AtelierError):
 
     status, close_code, title = 429, 4429, "Too many requests"
 
-    def __init__(self, code: str, detail: str, *, retry_after: float, next_step: str = "", **extra: Any) -> None:
+    def __init__(
+        self, code: str, detail: str, *, retry_after: float, next_step: str = "", **extra: Any
+    ) -> None:
         super().__init__(code, detail, next_step=next_step, retry_after=retry_after, **extra)
         self.retry_after = retry_after
 

@@ -23,10 +23,14 @@ def configure_logs(style: str, *, level: int = logging.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _hide_secrets,
     ]
-    render = structlog.processors.JSONRenderer() if style == "json" else structlog.dev.ConsoleRenderer(
-        colors=sys.stderr.isatty(),
-        # Plain: a traceback that shows local variables would show tokens.
-        exception_formatter=structlog.dev.plain_traceback,
+    render = (
+        structlog.processors.JSONRenderer()
+        if style == "json"
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # Plain: a traceback that shows local variables would show tokens.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -38,7 +42,9 @@ def configure_logs(style: str, *, level: int = logging.INFO) -> None:
     final: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if style == "json":
         final.append(structlog.processors.format_exc_info)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, render]))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, render])
+    )
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sub.add_argument("--data", type=Path, help="folder of databases and files (default .data)")
     commands.add_parser("openapi", help="print the API's description")
     options = parser.parse_args(arguments)
-    flags = {name: getattr(options, name, None) for name in ("host", "port", "data")}
+    flags: dict[str, Any] = {name: getattr(options, name, None) for name in ("host", "port", "data")}
     try:
         settings = from_environment(**flags)
     except ValueError as error:
@@ -56,8 +57,11 @@ def serve(settings: Settings) -> int:
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
-        print(f"atelier: cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
-              "Choose another port with --port.", file=sys.stderr)
+        print(
+            f"atelier: cannot listen on {settings.host}:{settings.port}: {error.strerror}. "
+            "Choose another port with --port.",
+            file=sys.stderr,
+        )
         return 1
     port = listener.getsockname()[1]
     if settings.public_url.endswith(":0"):

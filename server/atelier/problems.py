@@ -18,12 +18,25 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def problem(
-    status: int, code: str, title: str, detail: str, *, next_step: str = "", headers: dict[str, str] | None = None, **extra: Any
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    next_step: str = "",
+    headers: dict[str, str] | None = None,
+    **extra: Any,
 ) -> Response:
     """Build a problem detail: type, title, status, detail, code, id, next_step and what else the error carries."""
     body = {
-        "type": f"urn:atelier:error:{code}", "title": title, "status": status, "detail": detail, "code": code,
-        "id": secrets.token_hex(2).upper(), "next_step": next_step, **extra,
+        "type": f"urn:atelier:error:{code}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "id": secrets.token_hex(2).upper(),
+        "next_step": next_step,
+        **extra,
     }
     if status >= 500:
         log.warning("problem", **{k: v for k, v in body.items() if k in ("status", "detail", "code", "id")})
@@ -33,7 +46,9 @@ def problem(
 class Page(Protocol):
     """Renders a problem for a person: status, title, detail and next step as HTML."""
 
-    def __call__(self, request: Request, status: int, title: str, detail: str, next_step: str) -> Response: ...
+    def __call__(
+        self, request: Request, status: int, title: str, detail: str, next_step: str
+    ) -> Response: ...
 
 
 def add_handlers(app: FastAPI, page: Page) -> None:
@@ -50,25 +65,66 @@ def add_handlers(app: FastAPI, page: Page) -> None:
         headers = {"Retry-After": str(max(1, round(after)))} if after is not None else None
         if error.status == 401:
             headers = {"WWW-Authenticate": "Bearer"}
-        return problem(error.status, error.code, error.title, error.detail, next_step=error.next_step, headers=headers, **error.extra)
+        return problem(
+            error.status,
+            error.code,
+            error.title,
+            error.detail,
+            next_step=error.next_step,
+            headers=headers,
+            **error.extra,
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:
-        fields = [{"field": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in error.errors()]
-        detail = "; ".join(f"{f['field']}: {f['message']}" for f in fields) or "The request does not have the expected shape."
-        return problem(422, "invalid_request", "This was refused", detail, next_step="Correct the named fields.", errors=fields)
+        fields = [
+            {"field": ".".join(str(part) for part in e["loc"]), "message": e["msg"]} for e in error.errors()
+        ]
+        detail = (
+            "; ".join(f"{f['field']}: {f['message']}" for f in fields)
+            or "The request does not have the expected shape."
+        )
+        return problem(
+            422,
+            "invalid_request",
+            "This was refused",
+            detail,
+            next_step="Correct the named fields.",
+            errors=fields,
+        )
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> Response:
         if wants_page(request):
-            return page(request, error.status_code, "There is no such page", "The address leads nowhere here.", "Go to the first page.")
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, f"http_{error.status_code}")
-        return problem(error.status_code, code, str(error.detail), str(error.detail), headers=dict(error.headers or {}))
+            return page(
+                request,
+                error.status_code,
+                "There is no such page",
+                "The address leads nowhere here.",
+                "Go to the first page.",
+            )
+        code = {404: "not_found", 405: "method_not_allowed"}.get(
+            error.status_code, f"http_{error.status_code}"
+        )
+        return problem(
+            error.status_code, code, str(error.detail), str(error.detail), headers=dict(error.headers or {})
+        )
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         log.error("unexpected error", path=request.url.path, exc_info=error)
         if wants_page(request):
-            return page(request, 500, "Something went wrong here", "An error that nobody foresaw. Your edits are safe.", "Try again.")
-        return problem(500, "internal", "Something went wrong here", "An error that nobody foresaw. Your edits are safe.",
-                       next_step="Try again; if it stays, report the id.")
+            return page(
+                request,
+                500,
+                "Something went wrong here",
+                "An error that nobody foresaw. Your edits are safe.",
+                "Try again.",
+            )
+        return problem(
+            500,
+            "internal",
+            "Something went wrong here",
+            "An error that nobody foresaw. Your edits are safe.",
+            next_step="Try again; if it stays, report the id.",
+        )

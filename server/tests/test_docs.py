@@ -16,7 +16,11 @@ from atelier.settings import Settings
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "server" / "atelier"
 DOCS = ROOT / "server" / "docs"
-CLASSES = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.AtelierError)}
+CLASSES = {
+    name
+    for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.AtelierError)
+}
 
 
 def raised_codes() -> set[str]:

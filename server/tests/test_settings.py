@@ -10,7 +10,12 @@ from atelier.settings import from_environment
 
 
 def test_flags_win_over_variables_and_variables_over_defaults(tmp_path: Path) -> None:
-    environ = {"ATELIER_PORT": "9000", "ATELIER_HOST": "0.0.0.0", "ATELIER_DATA": str(tmp_path), "HOME": "/nowhere"}
+    environ = {
+        "ATELIER_PORT": "9000",
+        "ATELIER_HOST": "0.0.0.0",
+        "ATELIER_DATA": str(tmp_path),
+        "HOME": "/nowhere",
+    }
     settings = from_environment(environ, port=9001, host=None)
     assert (settings.port, settings.host, settings.data) == (9001, "0.0.0.0", tmp_path)
     assert settings.db_url == f"sqlite:///{tmp_path}/atelier.db"

@@ -69,7 +69,7 @@ export function extensions(slots: Slots, around: Surroundings): Extension[] {
     indentOnInput(),
     around.touch ? [] : [drawSelection(), dropCursor(), rectangularSelection(), crosshairCursor()],
     around.narrow ? EditorView.lineWrapping : [],
-    EditorView.contentAttributes.of({ spellcheck: "false", autocorrect: "off", autocapitalize: "off", translate: "no" }),
+    EditorView.contentAttributes.of({ spellcheck: "false", autocorrect: "off", autocapitalize: "off", translate: "no", tabindex: "0" }),
     lazySearch(),
     lazyAssist(),
     runMarks(),

@@ -189,14 +189,17 @@ class DeviceKeep implements Keep {
         for (const key of keys.result) store.delete(key);
         store.add({ document, update } satisfies Row);
       };
-    });
+    }, false);
   }
 
-  private write(stores: string[], fill: (transaction: IDBTransaction) => void): void {
+  /** `last`: `fill` makes all of the transaction's requests itself, none in answer to another. */
+  private write(stores: string[], fill: (transaction: IDBTransaction) => void, last = true): void {
     try {
       const transaction = this.database.transaction(stores, "readwrite");
       transaction.onabort = () => this.fault(transaction.error);
       fill(transaction);
+      // Committed at once and not when this tab next runs: a tab that is closed right after a key keeps it.
+      if (last) transaction.commit?.();
     } catch (error) {
       this.fault(error);
     }

@@ -81,7 +81,8 @@ function Tabs({ shell, pane, index }: { shell: Shell; pane: Pane; index: number 
               >
                 {twin ? path : name}
               </button>
-              <button type="button" class="tab-close" tabIndex={-1} aria-hidden={!active} aria-label={`Close ${name}`} title="Close" onClick={() => layout.close(index, id)}>
+              {/* Only tabs may be in a tablist: this is the mouse's way, Delete and the palette are the keyboard's. */}
+              <button type="button" class="tab-close" tabIndex={-1} aria-hidden="true" title={`Close ${name}`} onClick={() => layout.close(index, id)}>
                 <Icon name="close" />
               </button>
             </div>

@@ -75,9 +75,9 @@ export function Search({ shell }: { shell: Shell }) {
       <div class="search-options" role="group" aria-label="How to search">
         {(
           [
-            ["case", "Aa", "Match case"],
-            ["word", "“w”", "Whole words"],
-            ["regex", ".*", "Regular expression"],
+            ["case", "Aa", "Match case (Aa)"],
+            ["word", "“w”", "Whole words (“w”)"],
+            ["regex", ".*", "Regular expression (.*)"],
           ] as const
         ).map(([name, sign, label]) => (
           <button key={name} type="button" class="icon-button" aria-label={label} title={label} aria-pressed={options[name]} onClick={() => setOptions({ ...options, [name]: !options[name] })}>

@@ -27,7 +27,6 @@ import signal
 import struct
 import types
 
-
 HEADER = struct.Struct(">IB")
 CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
@@ -111,7 +110,11 @@ def disk_full() -> bool:
 
 def lower_limits(spec: dict) -> None:
     """Set the hard limits of every process that follows. They back up the host's own, which count the whole tree."""
-    bounds = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC, "fsize": resource.RLIMIT_FSIZE}
+    bounds = {
+        "nofile": resource.RLIMIT_NOFILE,
+        "nproc": resource.RLIMIT_NPROC,
+        "fsize": resource.RLIMIT_FSIZE,
+    }
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name, value in spec["rlimits"].items():
         hard = resource.getrlimit(bounds[name])[1]
@@ -161,7 +164,7 @@ def become_python(spec: dict) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="strict", closefd=False)  # noqa: SIM115
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="strict", closefd=False)
     for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
         raw = io.FileIO(number, "w", closefd=False)
         raw.name = f"<{name}>"  # type: ignore[misc]
@@ -174,7 +177,9 @@ def become_python(spec: dict) -> None:
     sys.path[0] = os.path.dirname(path)
     module = types.ModuleType("__main__")
     module.__dict__.update(
-        __file__=path, __cached__=None, __builtins__=builtins,
+        __file__=path,
+        __cached__=None,
+        __builtins__=builtins,
         __loader__=importlib.machinery.SourceFileLoader("__main__", path),
     )
     sys.modules["__main__"] = module
@@ -297,13 +302,18 @@ def report(status: int) -> None:
     """Tell the host how the program ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     code = os.waitstatus_to_exitcode(status)
-    send(b"X", json.dumps({
-        "code": code if code >= 0 else None,
-        "signal": -code if code < 0 else None,
-        "cpu": usage.ru_utime + usage.ru_stime,
-        "memory": usage.ru_maxrss * 1024,
-        "full": disk_full(),
-    }).encode())
+    send(
+        b"X",
+        json.dumps(
+            {
+                "code": code if code >= 0 else None,
+                "signal": -code if code < 0 else None,
+                "cpu": usage.ru_utime + usage.ru_stime,
+                "memory": usage.ru_maxrss * 1024,
+                "full": disk_full(),
+            }
+        ).encode(),
+    )
 
 
 def main() -> None:

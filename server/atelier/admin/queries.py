@@ -36,7 +36,9 @@ async def sessions_owned_alone(db: AsyncConnection, user_id: str) -> list[str]:
 
 
 async def sessions_joined(db: AsyncConnection, user_id: str) -> list[str]:
-    return list((await db.execute(select(members.c.session_id).where(members.c.user_id == user_id))).scalars())
+    return list(
+        (await db.execute(select(members.c.session_id).where(members.c.user_id == user_id))).scalars()
+    )
 
 
 async def delete_sessions(db: AsyncConnection, session_ids: list[str]) -> None:

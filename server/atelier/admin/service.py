@@ -22,7 +22,9 @@ def require_admin(caller: Caller) -> None:
         raise Forbidden("admin_only", "Only an admin may do this.", next_step="Ask an admin.")
 
 
-async def list_users(services: Services, caller: Caller, words: str = "", after: str = "") -> tuple[list[User], str | None]:
+async def list_users(
+    services: Services, caller: Caller, words: str = "", after: str = ""
+) -> tuple[list[User], str | None]:
     """Return a page of accounts (with words: of everybody whose name or address holds them) and the next cursor."""
     require_admin(caller)
     async with services.db.begin() as db:
@@ -43,7 +45,9 @@ async def change_user(services: Services, caller: Caller, user_id: str, *, is_ad
         if not is_admin:
             await _refuse_last(db, caller, row)
         elif row["kind"] != "account":
-            raise Conflict("guest_cannot_be_admin", "A guest cannot be admin.", next_step="They make an account first.")
+            raise Conflict(
+                "guest_cannot_be_admin", "A guest cannot be admin.", next_step="They make an account first."
+            )
         await queries.set_admin(db, user_id, is_admin)
         return shown({**row, "is_admin": is_admin})
 
@@ -89,6 +93,8 @@ async def _user(db: AsyncConnection, user_id: str) -> Any:
 
 async def _refuse_last(db: AsyncConnection, caller: Caller, row: Any) -> None:
     if row["id"] == caller.user_id:
-        raise Conflict("not_yourself", "Nobody demotes or deletes themself here.", next_step="Ask another admin.")
+        raise Conflict(
+            "not_yourself", "Nobody demotes or deletes themself here.", next_step="Ask another admin."
+        )
     if row["is_admin"] and await queries.count_admins(db) <= 1:
         raise Conflict("last_admin", "This is the last admin.", next_step="Promote somebody else first.")

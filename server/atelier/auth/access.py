@@ -16,7 +16,9 @@ async def role_in(db: AsyncConnection, session_id: str, user_id: str) -> Role | 
     query = (
         select(members.c.role)
         .join(sessions, sessions.c.id == members.c.session_id)
-        .where(members.c.session_id == session_id, members.c.user_id == user_id, sessions.c.deleted_at.is_(None))
+        .where(
+            members.c.session_id == session_id, members.c.user_id == user_id, sessions.c.deleted_at.is_(None)
+        )
     )
     role = (await db.execute(query)).scalar_one_or_none()
     return None if role is None else Role(role)
@@ -31,8 +33,11 @@ async def require(db: AsyncConnection, session_id: str, user_id: str, action: Ac
     """
     role = await role_in(db, session_id, user_id)
     if role is None:
-        raise NotFound("session_not_found", "There is no such session, or you are not one of its members.",
-                       next_step="Ask its owner for a share link.")
+        raise NotFound(
+            "session_not_found",
+            "There is no such session, or you are not one of its members.",
+            next_step="Ask its owner for a share link.",
+        )
     check(role, action)
     return role
 
@@ -40,8 +45,13 @@ async def require(db: AsyncConnection, session_id: str, user_id: str, action: Ac
 def check(role: Role, action: Action) -> None:
     """Raise Forbidden `role_forbids` unless `role` allows `action`."""
     if not allows(role, action):
-        raise Forbidden("role_forbids", f"The role {role.value} does not allow this ({action.value}).",
-                        next_step="Ask the owner to change your role.", role=role.value, action=action.value)
+        raise Forbidden(
+            "role_forbids",
+            f"The role {role.value} does not allow this ({action.value}).",
+            next_step="Ask the owner to change your role.",
+            role=role.value,
+            action=action.value,
+        )
 
 
 def access_topic(session_id: str) -> str:

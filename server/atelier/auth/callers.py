@@ -55,7 +55,9 @@ async def find_caller(request: Request, services: ServicesDep) -> Caller | None:
 async def require_caller(caller: Annotated[Caller | None, Depends(find_caller)]) -> Caller:
     """Return who calls. Raises Unauthenticated `log_in_required`."""
     if caller is None:
-        raise Unauthenticated("log_in_required", "Nobody is logged in.", next_step="Log in, or open a share link.")
+        raise Unauthenticated(
+            "log_in_required", "Nobody is logged in.", next_step="Log in, or open a share link."
+        )
     return caller
 
 
@@ -73,8 +75,11 @@ async def bearer_caller(services: Services, token: str) -> Caller:
     async with services.db.begin() as db:
         user = await queries.user(db, user_id)
     if user is None:
-        raise Unauthenticated("token_invalid", "The person that this access token names is gone.",
-                              next_step="Make a new account or open a share link.")
+        raise Unauthenticated(
+            "token_invalid",
+            "The person that this access token names is gone.",
+            next_step="Make a new account or open a share link.",
+        )
     return caller_from(user)
 
 
@@ -98,16 +103,26 @@ async def socket_caller(services: Services, token: str | None) -> Caller:
         Unauthenticated: `log_in_required`, `ticket_invalid`, `token_expired` or `token_invalid`.
     """
     if not token:
-        raise Unauthenticated("log_in_required", "A socket needs ?token= with a ticket or an access token.",
-                              next_step="Get a ticket from POST /api/v1/tickets.")
+        raise Unauthenticated(
+            "log_in_required",
+            "A socket needs ?token= with a ticket or an access token.",
+            next_step="Get a ticket from POST /api/v1/tickets.",
+        )
     if token.count(".") == 2:
         return await bearer_caller(services, token)
     async with services.db.begin() as db:
         ticket = await queries.take_ticket(db, hash_secret(token), "socket")
-        user = None if ticket is None or ticket["expires_at"] < times.now() else await queries.user(db, ticket["user_id"])
+        user = (
+            None
+            if ticket is None or ticket["expires_at"] < times.now()
+            else await queries.user(db, ticket["user_id"])
+        )
     if user is None:
-        raise Unauthenticated("ticket_invalid", f"This ticket was used, or is older than {TICKET_SECONDS} s.",
-                              next_step="Get a new one from POST /api/v1/tickets.")
+        raise Unauthenticated(
+            "ticket_invalid",
+            f"This ticket was used, or is older than {TICKET_SECONDS} s.",
+            next_step="Get a new one from POST /api/v1/tickets.",
+        )
     return caller_from(user)
 
 
@@ -124,8 +139,11 @@ def refuse_other_sites(request: Request, public_url: str) -> None:
     allowed = {urlsplit(public_url).netloc, request.headers.get("host", "")}
     if site is None and origin is not None and urlsplit(origin).netloc in allowed:
         return
-    raise Forbidden("cross_site", "A page of another site may not change anything here with this browser's login.",
-                    next_step="Open Atelier itself, or use an access token.")
+    raise Forbidden(
+        "cross_site",
+        "A page of another site may not change anything here with this browser's login.",
+        next_step="Open Atelier itself, or use an access token.",
+    )
 
 
 def set_login_cookie(response: Response, services: Services, secret: str) -> None:

@@ -21,11 +21,17 @@ async def hash_password(password: str) -> str:
         Invalid: `password_too_short` or `password_too_long`.
     """
     if len(password) < SHORTEST:
-        raise Invalid("password_too_short", f"A password needs at least {SHORTEST} characters; this has {len(password)}.",
-                      next_step="A few unrelated words make a good one.")
+        raise Invalid(
+            "password_too_short",
+            f"A password needs at least {SHORTEST} characters; this has {len(password)}.",
+            next_step="A few unrelated words make a good one.",
+        )
     if len(password) > LONGEST:
-        raise Invalid("password_too_long", f"A password has at most {LONGEST} characters; this has {len(password)}.",
-                      next_step="Choose a shorter one.")
+        raise Invalid(
+            "password_too_long",
+            f"A password has at most {LONGEST} characters; this has {len(password)}.",
+            next_step="Choose a shorter one.",
+        )
     return await asyncio.to_thread(_hasher.hash, password)
 
 

@@ -53,7 +53,9 @@ async def login_with_user(db: AsyncConnection, secret_hash: str, kind: str) -> R
 
 async def use_login(db: AsyncConnection, login_id: str, at: int) -> bool:
     """Mark a refresh token as used; False when it had been used before."""
-    result = await db.execute(update(logins).where(logins.c.id == login_id, logins.c.used_at.is_(None)).values(used_at=at))
+    result = await db.execute(
+        update(logins).where(logins.c.id == login_id, logins.c.used_at.is_(None)).values(used_at=at)
+    )
     return bool(result.rowcount)
 
 
@@ -74,8 +76,14 @@ async def end_logins_of(db: AsyncConnection, user_id: str, *, but: str | None = 
     await db.execute(query if but is None else query.where(logins.c.id != but))
 
 
-async def add_ticket(db: AsyncConnection, secret_hash: str, purpose: str, user_id: str, expires_at: int) -> None:
-    await db.execute(insert(tickets).values(secret_hash=secret_hash, purpose=purpose, user_id=user_id, expires_at=expires_at))
+async def add_ticket(
+    db: AsyncConnection, secret_hash: str, purpose: str, user_id: str, expires_at: int
+) -> None:
+    await db.execute(
+        insert(tickets).values(
+            secret_hash=secret_hash, purpose=purpose, user_id=user_id, expires_at=expires_at
+        )
+    )
 
 
 async def take_ticket(db: AsyncConnection, secret_hash: str, purpose: str) -> RowMapping | None:
@@ -114,13 +122,17 @@ async def memberships(db: AsyncConnection, user_id: str) -> list[RowMapping]:
 
 async def move_membership(db: AsyncConnection, session_id: str, old: str, new: str) -> None:
     await db.execute(
-        update(members).where(members.c.session_id == session_id, members.c.user_id == old).values(user_id=new)
+        update(members)
+        .where(members.c.session_id == session_id, members.c.user_id == old)
+        .values(user_id=new)
     )
 
 
 async def set_role(db: AsyncConnection, session_id: str, user_id: str, role: str) -> None:
     await db.execute(
-        update(members).where(members.c.session_id == session_id, members.c.user_id == user_id).values(role=role)
+        update(members)
+        .where(members.c.session_id == session_id, members.c.user_id == user_id)
+        .values(role=role)
     )
 
 

@@ -38,8 +38,12 @@ class RateLimiter:
             return
         window = await self._windows.get_window_stats(rate, name, key)
         wait = max(1.0, window.reset_time - times.now() / times.SECOND)
-        raise TooMany("rate_limited", f"At most {rate} of these; the next is let in in {wait:.0f} s.",
-                      retry_after=wait, next_step="Wait a moment and try again.")
+        raise TooMany(
+            "rate_limited",
+            f"At most {rate} of these; the next is let in in {wait:.0f} s.",
+            retry_after=wait,
+            next_step="Wait a moment and try again.",
+        )
 
 
 def limiter_of(request: Request) -> RateLimiter:

@@ -37,7 +37,9 @@ async def create_guest(body: NewGuest, response: Response, services: ServicesDep
 
 
 @router.post("/users", status_code=201, operation_id="create_user", dependencies=[LOG_INS])
-async def create_user(body: NewUser, response: Response, services: ServicesDep, caller: OptionalCallerDep) -> Credentials:
+async def create_user(
+    body: NewUser, response: Response, services: ServicesDep, caller: OptionalCallerDep
+) -> Credentials:
     """Make an account. A guest who calls this keeps their sessions. The first account is admin."""
     made = await service.create_account(services, caller, body.email, body.password, body.display_name)
     set_login_cookie(response, services, made.cookie)
@@ -45,7 +47,9 @@ async def create_user(body: NewUser, response: Response, services: ServicesDep, 
 
 
 @router.post("/tokens", operation_id="log_in", dependencies=[LOG_INS])
-async def log_in(body: LogIn, request: Request, response: Response, services: ServicesDep, caller: OptionalCallerDep) -> Credentials:
+async def log_in(
+    body: LogIn, request: Request, response: Response, services: ServicesDep, caller: OptionalCallerDep
+) -> Credentials:
     """Log in. A guest who calls this takes their sessions along."""
     await limiter_of(request).hit("log_ins", body.email.strip().lower(), services.limits)
     made = await service.log_in(services, caller, body.email, body.password)
@@ -90,7 +94,9 @@ async def ask_password_reset(body: ResetRequest, services: ServicesDep) -> None:
     await service.ask_reset(services, body.email)
 
 
-@router.post("/password-resets/{token}", status_code=204, operation_id="reset_password", dependencies=[LOG_INS])
+@router.post(
+    "/password-resets/{token}", status_code=204, operation_id="reset_password", dependencies=[LOG_INS]
+)
 async def reset_password(token: str, body: NewPassword, response: Response, services: ServicesDep) -> None:
     """Set a new password by a mailed link."""
     made = await service.reset_password(services, token, body.password)

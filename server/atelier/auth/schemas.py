@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, EmailStr, Field, StringConstraints
 
-DisplayName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")]
+DisplayName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
 Password = Annotated[str, StringConstraints(max_length=1024)]
 
 
@@ -51,7 +53,9 @@ class Refresh(BaseModel):
 
 class Profile(BaseModel):
     display_name: DisplayName | None = None
-    preferences: dict[str, Any] | None = Field(default=None, description="merged into what is kept; at most 16 KiB")
+    preferences: dict[str, Any] | None = Field(
+        default=None, description="merged into what is kept; at most 16 KiB"
+    )
 
 
 class PasswordChange(BaseModel):

@@ -48,7 +48,9 @@ async def create_guest(services: Services, display_name: str) -> LoggedIn:
         return await _log_in(db, services, user_id)
 
 
-async def create_account(services: Services, guest: Caller | None, email: str, password: str, display_name: str) -> LoggedIn:
+async def create_account(
+    services: Services, guest: Caller | None, email: str, password: str, display_name: str
+) -> LoggedIn:
     """Make an account; a guest becomes it in place, so their sessions are theirs still. The first one is admin.
 
     Raises:
@@ -62,9 +64,18 @@ async def create_account(services: Services, guest: Caller | None, email: str, p
         async with services.db.begin() as db:
             first = await queries.count_accounts(db) == 0
             if not first and not await sign_up_open(db, services):
-                raise Forbidden("sign_up_closed", "New accounts are switched off here.",
-                                next_step="Ask an admin for one, or join by a share link.")
-            account = {"kind": "account", "email": email, "password_hash": hashed, "display_name": display_name, "is_admin": first}
+                raise Forbidden(
+                    "sign_up_closed",
+                    "New accounts are switched off here.",
+                    next_step="Ask an admin for one, or join by a share link.",
+                )
+            account = {
+                "kind": "account",
+                "email": email,
+                "password_hash": hashed,
+                "display_name": display_name,
+                "is_admin": first,
+            }
             if guest is not None and guest.kind == "guest":
                 user_id = guest.user_id
                 await queries.change_user(db, user_id, **account)
@@ -73,8 +84,11 @@ async def create_account(services: Services, guest: Caller | None, email: str, p
                 await queries.add_user(db, **{**_new_person(user_id, "account", display_name), **account})
             return await _log_in(db, services, user_id)
     except IntegrityError:
-        raise Conflict("email_taken", "There is an account with this address already.",
-                       next_step="Log in, or reset its password.") from None
+        raise Conflict(
+            "email_taken",
+            "There is an account with this address already.",
+            next_step="Log in, or reset its password.",
+        ) from None
 
 
 async def sign_up_open(db: AsyncConnection, services: Services) -> bool:
@@ -92,8 +106,11 @@ async def log_in(services: Services, guest: Caller | None, email: str, password:
     async with services.db.begin() as db:
         user = await queries.user_by_email(db, email.strip().lower())
     if not await password_fits(password, user["password_hash"] if user else None) or user is None:
-        raise Unauthenticated("wrong_credentials", "The address or the password is wrong.",
-                              next_step="Try again, or reset the password.")
+        raise Unauthenticated(
+            "wrong_credentials",
+            "The address or the password is wrong.",
+            next_step="Try again, or reset the password.",
+        )
     async with services.db.begin() as db:
         if guest is not None and guest.kind == "guest" and guest.user_id != user["id"]:
             await _merge(db, guest.user_id, user["id"])
@@ -109,12 +126,19 @@ async def refresh(services: Services, token: str) -> LoggedIn:
     now = times.now()
     async with services.db.begin() as db:
         login = await queries.login_with_user(db, hash_secret(token), "refresh")
-        if login is not None and await queries.use_login(db, login["login_id"], now) and login["login_expires_at"] > now:
+        if (
+            login is not None
+            and await queries.use_login(db, login["login_id"], now)
+            and login["login_expires_at"] > now
+        ):
             return await _log_in(db, services, login["id"], family=login["login_family"], cookie=False)
         if login is not None:
             await queries.end_family(db, login["login_family"])
-    raise Unauthenticated("refresh_invalid", "This refresh token was used before, has expired, or is not ours.",
-                          next_step="Log in again.")
+    raise Unauthenticated(
+        "refresh_invalid",
+        "This refresh token was used before, has expired, or is not ours.",
+        next_step="Log in again.",
+    )
 
 
 async def log_out(services: Services, caller: Caller) -> None:
@@ -130,7 +154,9 @@ async def me(services: Services, caller: Caller) -> User:
         return shown(await _own(db, caller))
 
 
-async def change_profile(services: Services, caller: Caller, display_name: str | None, preferences: dict[str, Any] | None) -> User:
+async def change_profile(
+    services: Services, caller: Caller, display_name: str | None, preferences: dict[str, Any] | None
+) -> User:
     """Change one's name or merge preferences; a preference set to null is forgotten.
 
     Raises:
@@ -144,7 +170,9 @@ async def change_profile(services: Services, caller: Caller, display_name: str |
         if preferences is not None:
             merged = {k: v for k, v in {**row["preferences"], **preferences}.items() if v is not None}
             if len(json.dumps(merged)) > 16 * 1024:
-                raise Invalid("preferences_too_large", "Preferences may take 16 KiB.", next_step="Keep fewer.")
+                raise Invalid(
+                    "preferences_too_large", "Preferences may take 16 KiB.", next_step="Keep fewer."
+                )
             changes["preferences"] = merged
         if changes:
             await queries.change_user(db, caller.user_id, **changes)
@@ -179,13 +207,17 @@ async def ask_reset(services: Services, email: str) -> None:
             return
         secret = new_secret()
         await queries.end_tickets_of(db, user["id"], "reset")
-        await queries.add_ticket(db, hash_secret(secret), "reset", user["id"], times.now() + RESET_MINUTES * times.MINUTE)
+        await queries.add_ticket(
+            db, hash_secret(secret), "reset", user["id"], times.now() + RESET_MINUTES * times.MINUTE
+        )
     text = (
         f"Hello {user['display_name']},\n\nchoose a new password here, within an hour:\n\n"
         f"{services.public_url}/reset/{secret}\n\nIf you did not ask for this, do nothing: your password stays.\n"
     )
     # Sent beside the answer: waiting here would tell by the time it takes whether the address is known.
-    services.tasks.start(services.mail.send(str(user["email"]), "Choose a new password", text), name="reset mail")
+    services.tasks.start(
+        services.mail.send(str(user["email"]), "Choose a new password", text), name="reset mail"
+    )
 
 
 async def reset_password(services: Services, secret: str, password: str) -> LoggedIn:
@@ -202,8 +234,9 @@ async def reset_password(services: Services, secret: str, password: str) -> Logg
             await queries.change_user(db, ticket["user_id"], password_hash=hashed)
             await queries.end_logins_of(db, ticket["user_id"])
             return await _log_in(db, services, ticket["user_id"])
-    raise Unauthenticated("reset_invalid", "This link was used, or is older than an hour.",
-                          next_step="Ask for a new one.")
+    raise Unauthenticated(
+        "reset_invalid", "This link was used, or is older than an hour.", next_step="Ask for a new one."
+    )
 
 
 async def make_ticket(services: Services, caller: Caller) -> tuple[str, int]:
@@ -212,7 +245,9 @@ async def make_ticket(services: Services, caller: Caller) -> tuple[str, int]:
     now = times.now()
     async with services.db.begin() as db:
         await queries.forget_expired(db, now)
-        await queries.add_ticket(db, hash_secret(secret), "socket", caller.user_id, now + TICKET_SECONDS * times.SECOND)
+        await queries.add_ticket(
+            db, hash_secret(secret), "socket", caller.user_id, now + TICKET_SECONDS * times.SECOND
+        )
     return secret, TICKET_SECONDS
 
 
@@ -226,8 +261,13 @@ async def _own(db: AsyncConnection, caller: Caller) -> RowMapping:
 def _new_person(user_id: str, kind: str, display_name: str) -> dict[str, Any]:
     now = times.now()
     return {
-        "id": user_id, "kind": kind, "display_name": display_name, "is_admin": False, "preferences": {},
-        "created_at": now, "seen_at": now,
+        "id": user_id,
+        "kind": kind,
+        "display_name": display_name,
+        "is_admin": False,
+        "preferences": {},
+        "created_at": now,
+        "seen_at": now,
     }
 
 
@@ -241,8 +281,14 @@ async def _log_in(
     login_ids = {kind: new_id("log") for kind in secrets}
     for kind, secret in secrets.items():
         await queries.add_login(
-            db, id=login_ids[kind], user_id=user_id, secret_hash=hash_secret(secret), kind=kind,
-            family=family, created_at=now, expires_at=now + days[kind] * times.DAY,
+            db,
+            id=login_ids[kind],
+            user_id=user_id,
+            secret_hash=hash_secret(secret),
+            kind=kind,
+            family=family,
+            created_at=now,
+            expires_at=now + days[kind] * times.DAY,
         )
     user = await queries.user(db, user_id)
     assert user is not None

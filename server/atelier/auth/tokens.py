@@ -27,12 +27,21 @@ def read_access_token(secret_key: str, token: str) -> str:
     """
     try:
         claims = jwt.decode(
-            token, secret_key, [_ALGORITHM], issuer=_ISSUER, audience=_ISSUER, options={"require": ["exp", "sub"]}
+            token,
+            secret_key,
+            [_ALGORITHM],
+            issuer=_ISSUER,
+            audience=_ISSUER,
+            options={"require": ["exp", "sub"]},
         )
     except jwt.ExpiredSignatureError:
-        raise Unauthenticated("token_expired", "This access token has expired.",
-                              next_step="Get a new one with the refresh token.") from None
+        raise Unauthenticated(
+            "token_expired",
+            "This access token has expired.",
+            next_step="Get a new one with the refresh token.",
+        ) from None
     except jwt.InvalidTokenError:
-        raise Unauthenticated("token_invalid", "This access token is not one of ours.",
-                              next_step="Log in again.") from None
+        raise Unauthenticated(
+            "token_invalid", "This access token is not one of ours.", next_step="Log in again."
+        ) from None
     return str(claims["sub"])

@@ -37,8 +37,11 @@ class FolderBlobs:
                 async for chunk in chunks:
                     size += len(chunk)
                     if size > limit:
-                        raise TooLarge("blob_too_large", f"A file has at most {limit:,} bytes; this has more.",
-                                       next_step="Choose a smaller file.")
+                        raise TooLarge(
+                            "blob_too_large",
+                            f"A file has at most {limit:,} bytes; this has more.",
+                            next_step="Choose a smaller file.",
+                        )
                     digest.update(chunk)
                     await asyncio.to_thread(file.write, chunk)
                 await asyncio.to_thread(_sync, file)
@@ -93,9 +96,14 @@ def _sync(file: BufferedWriter) -> None:
 
 
 def _missing(digest: str) -> NotFound:
-    return NotFound("blob_not_found", f"There is no stored content {digest[:12]}.", next_step="Upload the file again.")
+    return NotFound(
+        "blob_not_found", f"There is no stored content {digest[:12]}.", next_step="Upload the file again."
+    )
 
 
 def _unavailable(error: OSError) -> Unavailable:
-    return Unavailable("blobs_unavailable", f"The file could not be stored or read just now ({error.strerror}).",
-                       next_step="Try again; if it stays, free disk space on the server.")
+    return Unavailable(
+        "blobs_unavailable",
+        f"The file could not be stored or read just now ({error.strerror}).",
+        next_step="Try again; if it stays, free disk space on the server.",
+    )

@@ -15,6 +15,8 @@ from typing import Protocol
 class Bus(Protocol):
     async def publish(self, topic: str, message: bytes) -> None: ...
 
-    def subscribe(self, topic: str, *, bound: int = 256) -> AbstractAsyncContextManager[AsyncIterator[bytes | None]]:
+    def subscribe(
+        self, topic: str, *, bound: int = 256
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes | None]]:
         """Receive what is published to `topic` while the context is open."""
         ...

@@ -6,7 +6,6 @@ server on the same file; PostgreSQL serves many.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 from collections.abc import AsyncIterator
@@ -23,7 +22,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from atelier.errors import Unavailable
 
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+}
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
@@ -43,7 +46,7 @@ class Database:
         try:
             async with self.engine.begin() as db:
                 yield db
-        except (OperationalError, OSError, asyncio.TimeoutError) as error:
+        except (TimeoutError, OperationalError, OSError) as error:
             raise unavailable(error) from error
         except DBAPIError as error:
             if error.connection_invalidated:

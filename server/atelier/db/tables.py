@@ -32,7 +32,12 @@ def _id() -> Column[str]:
 
 
 def _user(name: str = "user_id", *, nullable: bool = False) -> Column[str]:
-    return Column(name, ForeignKey("users.id", ondelete="SET NULL" if nullable else "CASCADE"), nullable=nullable, index=True)
+    return Column(
+        name,
+        ForeignKey("users.id", ondelete="SET NULL" if nullable else "CASCADE"),
+        nullable=nullable,
+        index=True,
+    )
 
 
 def _session() -> Column[str]:
@@ -80,7 +85,9 @@ tickets = Table(
     _time("expires_at"),
 )
 # Settings that an admin changes while the server runs: name -> JSON value.
-switches = Table("switches", metadata, Column("name", String(64), primary_key=True), Column("value", JSON, nullable=False))
+switches = Table(
+    "switches", metadata, Column("name", String(64), primary_key=True), Column("value", JSON, nullable=False)
+)
 
 # --- sessions -----------------------------------------------------------------------------------------------------
 sessions = Table(

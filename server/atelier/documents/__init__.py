@@ -1,6 +1,15 @@
 """Documents: what is in them, and edits that the server makes as a collaborator."""
 
-from atelier.documents.crdt import EMPTY_STATE, EMPTY_UPDATE, check_state, difference, fold, merged, state_of, validate
+from atelier.documents.crdt import (
+    EMPTY_STATE,
+    EMPTY_UPDATE,
+    check_state,
+    difference,
+    fold,
+    merged,
+    state_of,
+    validate,
+)
 from atelier.documents.edits import Change, Patch, Span, spans_between
 from atelier.documents.service import (
     apply_update,

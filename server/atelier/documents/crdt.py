@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pycrdt import Doc, Text, get_state, get_update, merge_updates
 
@@ -30,8 +31,11 @@ def validate(update: bytes) -> None:
     try:
         get_state(update)
     except ValueError:
-        raise Invalid("poison_update", "These bytes are not a Yjs update (version 1).",
-                      next_step="Reload the page; your text is kept in the browser.") from None
+        raise Invalid(
+            "poison_update",
+            "These bytes are not a Yjs update (version 1).",
+            next_step="Reload the page; your text is kept in the browser.",
+        ) from None
 
 
 def check_state(state: bytes) -> None:
@@ -43,7 +47,9 @@ def check_state(state: bytes) -> None:
     try:
         get_update(EMPTY_UPDATE, state)
     except ValueError:
-        raise Invalid("bad_state_vector", "These bytes are not a Yjs state vector.", next_step="Reload the page.") from None
+        raise Invalid(
+            "bad_state_vector", "These bytes are not a Yjs state vector.", next_step="Reload the page."
+        ) from None
 
 
 def fold(updates: Sequence[bytes]) -> bytes:
@@ -52,7 +58,10 @@ def fold(updates: Sequence[bytes]) -> bytes:
         return EMPTY_UPDATE
     level = list(updates)
     while len(level) > 1:
-        level = [merge_updates(*level[i : i + _FOLD]) if i + 1 < len(level) else level[i] for i in range(0, len(level), _FOLD)]
+        level = [
+            merge_updates(*level[i : i + _FOLD]) if i + 1 < len(level) else level[i]
+            for i in range(0, len(level), _FOLD)
+        ]
     return level[0]
 
 
@@ -69,7 +78,7 @@ def difference(update: bytes, state: bytes) -> bytes:
 
 def state_of(update: bytes) -> bytes:
     """Return the state vector of a document that has applied `update` and nothing else."""
-    doc: Doc = Doc(skip_gc=True)
+    doc: Doc[Any] = Doc(skip_gc=True)
     doc.apply_update(update)
     return bytes(doc.get_state())
 
@@ -88,14 +97,14 @@ def snapshot_of(update: bytes) -> Snapshot:
     Raises:
         RuntimeError: what was encoded is not what was there; nothing must be trimmed then.
     """
-    doc: Doc = Doc(skip_gc=True)
+    doc: Doc[Any] = Doc(skip_gc=True)
     doc.apply_update(update)
     state = bytes(doc.get_state())
     encoded = bytes(doc.get_update())
     residue = get_update(update, state)
     if _holds_structs(residue):
         encoded = merge_updates(encoded, residue)
-    again: Doc = Doc(skip_gc=True)
+    again: Doc[Any] = Doc(skip_gc=True)
     again.apply_update(encoded)
     if again.get_state() != state or _text(again) != _text(doc):
         raise RuntimeError("a compacted document is not what was there before")
@@ -104,7 +113,7 @@ def snapshot_of(update: bytes) -> Snapshot:
 
 def text_in(update: bytes) -> str:
     """Return the text of a document given as one update."""
-    doc: Doc = Doc(skip_gc=True)
+    doc: Doc[Any] = Doc(skip_gc=True)
     doc.apply_update(update)
     return _text(doc)
 

@@ -31,7 +31,7 @@ class Change:
 
 def change_text(whole: bytes, spans_of: Callable[[str], Sequence[Span]]) -> Change | None:
     """Change a document's text by the spans that `spans_of` chooses; None when there are none."""
-    doc: Doc = Doc(skip_gc=True)
+    doc: Doc[Any] = Doc(skip_gc=True)
     text = doc.get(TEXT, type=Text)
     doc.apply_update(whole)
     old = str(text)
@@ -51,9 +51,11 @@ def change_text(whole: bytes, spans_of: Callable[[str], Sequence[Span]]) -> Chan
     return _record(doc, text, edit)
 
 
-def change_map(whole: bytes, name: str, decide: Callable[[dict[str, dict[str, Any]]], Patch]) -> Change | None:
+def change_map(
+    whole: bytes, name: str, decide: Callable[[dict[str, dict[str, Any]]], Patch]
+) -> Change | None:
     """Change the entries of a root map by the patch that `decide` makes from its present content."""
-    doc: Doc = Doc(skip_gc=True)
+    doc: Doc[Any] = Doc(skip_gc=True)
     root = doc.get(name, type=Map)
     doc.apply_update(whole)
     patch = decide(plain(root))
@@ -79,7 +81,7 @@ def change_map(whole: bytes, name: str, decide: Callable[[dict[str, dict[str, An
 
 def read_map(whole: bytes, name: str) -> dict[str, dict[str, Any]]:
     """Return the entries of a root map that are maps themselves; anything else in it is not ours."""
-    doc: Doc = Doc(skip_gc=True)
+    doc: Doc[Any] = Doc(skip_gc=True)
     root = doc.get(name, type=Map)
     doc.apply_update(whole)
     return plain(root)
@@ -90,7 +92,9 @@ def plain(root: Map[Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for key, node in (root.to_py() or {}).items():
         if isinstance(node, dict):
-            found[key] = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in node.items()}
+            found[key] = {
+                k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in node.items()
+            }
     return found
 
 
@@ -122,7 +126,7 @@ def _trimmed(offset: int, old: str, new: str) -> Span:
     return offset + head, offset + len(old) - tail, new[head : len(new) - tail]
 
 
-def _record(doc: Doc, scope: Text | Map[Any], edit: Callable[[], None]) -> Change:
+def _record(doc: Doc[Any], scope: Text | Map[Any], edit: Callable[[], None]) -> Change:
     """Run `edit` in one transaction and then take it back, keeping the update of each."""
     updates: list[bytes] = []
 

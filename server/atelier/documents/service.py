@@ -38,7 +38,9 @@ async def set_text(log: Log, document: str, author: str, text: str) -> Change | 
     return await change_text(log, document, author, lambda old: edits.spans_between(old, wanted))
 
 
-async def change_text(log: Log, document: str, author: str, spans_of: Callable[[str], Sequence[Span]]) -> Change | None:
+async def change_text(
+    log: Log, document: str, author: str, spans_of: Callable[[str], Sequence[Span]]
+) -> Change | None:
     """Change a document's text; returns what was appended and its inverse once both survive a power cut."""
     update, _ = await whole(log, document)
     change = await asyncio.to_thread(edits.change_text, update, spans_of)
@@ -82,8 +84,11 @@ async def compact_if_long(log: Log, document: str, *, most_bytes: int) -> bool:
         return False
     snapshot = await asyncio.to_thread(lambda: crdt.snapshot_of(crdt.merged(stored)))
     if len(snapshot.update) > most_bytes:
-        raise TooLarge("document_too_large", f"The document has {len(snapshot.update):,} bytes; the limit is {most_bytes:,}.",
-                       next_step="Split the file.")
+        raise TooLarge(
+            "document_too_large",
+            f"The document has {len(snapshot.update):,} bytes; the limit is {most_bytes:,}.",
+            next_step="Split the file.",
+        )
     await log.compact(document, stored.tail[-1].position, snapshot.update)
     logger.info("compacted", document=document, entries=len(stored.tail), bytes=len(snapshot.update))
     return True

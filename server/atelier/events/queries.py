@@ -33,7 +33,12 @@ async def add(db: AsyncConnection, **values: Any) -> None:
 
 
 async def after(db: AsyncConnection, session_id: str, seq: int, most: int) -> list[RowMapping]:
-    query = select(events).where(events.c.session_id == session_id, events.c.seq > seq).order_by(events.c.seq).limit(most)
+    query = (
+        select(events)
+        .where(events.c.session_id == session_id, events.c.seq > seq)
+        .order_by(events.c.seq)
+        .limit(most)
+    )
     return list((await db.execute(query)).mappings())
 
 

@@ -24,7 +24,11 @@ _ACCESS_ENDED = 4403
 
 @router.websocket("/sessions/{session_id}/events")
 async def open_events(
-    socket: WebSocket, session_id: str, services: ServicesDep, token: str | None = None, after: int | None = None
+    socket: WebSocket,
+    session_id: str,
+    services: ServicesDep,
+    token: str | None = None,
+    after: int | None = None,
 ) -> None:
     """Say what happens in a session, from event `after` on, or from now."""
     await socket.accept()

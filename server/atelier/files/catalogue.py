@@ -49,7 +49,11 @@ def template(name: str) -> Template:
         if found.name == name:
             return found
     names = ", ".join(t.name for t in templates())
-    raise NotFound("template_not_found", f"There is no template {name!r}; there are {names}.", next_step="Choose one of these.")
+    raise NotFound(
+        "template_not_found",
+        f"There is no template {name!r}; there are {names}.",
+        next_step="Choose one of these.",
+    )
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -32,7 +32,10 @@ def problem_of(path: str) -> tuple[str, str] | None:
         if part.startswith(" ") or part.endswith(" "):
             return "path_space", "A name may not begin or end with a space."
         if len(part.encode()) > MOST_COMPONENT_BYTES:
-            return "path_component_too_long", f"A name has at most {MOST_COMPONENT_BYTES} bytes; this has {len(part.encode())}."
+            return (
+                "path_component_too_long",
+                f"A name has at most {MOST_COMPONENT_BYTES} bytes; this has {len(part.encode())}.",
+            )
     return None
 
 

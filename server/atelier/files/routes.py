@@ -31,7 +31,12 @@ from atelier.files.service import FileEntry
 from atelier.files.store import allowed, read_tree
 
 router = APIRouter(prefix="/api/v1/sessions/{session_id}", tags=["files"])
-_BODY = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 _INLINE = ("image/png", "image/jpeg", "image/gif", "image/webp", "image/avif")
 
 
@@ -47,7 +52,9 @@ async def list_files(session_id: str, services: ServicesDep, caller: CallerDep) 
 
 
 @router.get("/files/{path:path}", operation_id="read_file", response_class=Response)
-async def read_file(session_id: str, path: str, services: ServicesDep, caller: CallerDep, download: bool = False) -> Response:
+async def read_file(
+    session_id: str, path: str, services: ServicesDep, caller: CallerDep, download: bool = False
+) -> Response:
     """Return a file's bytes, in a way that no browser runs them."""
     path = checked(path)
     await allowed(services, caller, session_id, Action.READ)
@@ -62,7 +69,9 @@ async def read_file(session_id: str, path: str, services: ServicesDep, caller: C
         "Cache-Control": "private, no-cache",
     }
     if node.kind == "text":
-        return Response(await service.read_text(services, session_id, node), headers=headers, media_type=media_type)
+        return Response(
+            await service.read_text(services, session_id, node), headers=headers, media_type=media_type
+        )
     blob = services.blobs.read(node.blob or "")
     first = await anext(blob, b"")  # a missing blob is said before the answer begins
 
@@ -74,8 +83,12 @@ async def read_file(session_id: str, path: str, services: ServicesDep, caller: C
     return StreamingResponse(content(), headers=headers, media_type=media_type)
 
 
-@router.put("/files/{path:path}", operation_id="write_file", openapi_extra=_BODY, responses={201: {"model": File}})
-async def write_file(session_id: str, path: str, request: Request, response: Response, services: ServicesDep, caller: CallerDep) -> File:
+@router.put(
+    "/files/{path:path}", operation_id="write_file", openapi_extra=_BODY, responses={201: {"model": File}}
+)
+async def write_file(
+    session_id: str, path: str, request: Request, response: Response, services: ServicesDep, caller: CallerDep
+) -> File:
     """Create a file (201) or replace its content (200). Text is merged as a collaborative edit."""
     entry, new = await service.write_file(services, caller, session_id, path, request.stream())
     response.status_code = 201 if new else 200
@@ -124,7 +137,9 @@ async def export_zip(session_id: str, services: ServicesDep, caller: CallerDep) 
 
 
 @router.post("/import", operation_id="import_zip", openapi_extra=archive.ZIP_BODY)
-async def import_zip(session_id: str, request: Request, services: ServicesDep, caller: CallerDep, into: str = "") -> Imported:
+async def import_zip(
+    session_id: str, request: Request, services: ServicesDep, caller: CallerDep, into: str = ""
+) -> Imported:
     """Unpack a zip into the session, all of it or nothing."""
     await allowed(services, caller, session_id, Action.EDIT)
     content = await archive.unpack(request.stream(), services.limits)
@@ -135,18 +150,30 @@ async def import_zip(session_id: str, request: Request, services: ServicesDep, c
 
 @router.get("/search", operation_id="search_files")
 async def search_files(
-    session_id: str, q: str, services: ServicesDep, caller: CallerDep, regex: bool = False, case: bool = False, word: bool = False
+    session_id: str,
+    q: str,
+    services: ServicesDep,
+    caller: CallerDep,
+    regex: bool = False,
+    case: bool = False,
+    word: bool = False,
 ) -> SearchResult:
     """Search all text files."""
     items, truncated = await search.search(services, caller, session_id, search.Query(q, regex, case, word))
-    return SearchResult(items=[FileMatches.model_validate(asdict(item)) for item in items], truncated=truncated)
+    return SearchResult(
+        items=[FileMatches.model_validate(asdict(item)) for item in items], truncated=truncated
+    )
 
 
 @router.post("/replacements", operation_id="replace_in_files")
-async def replace_in_files(session_id: str, body: Replacement, services: ServicesDep, caller: CallerDep) -> Replaced:
+async def replace_in_files(
+    session_id: str, body: Replacement, services: ServicesDep, caller: CallerDep
+) -> Replaced:
     """Replace over all text files; the answer's id takes it back."""
     query = search.Query(body.q, body.regex, body.case, body.word)
-    undo_id, files, places = await search.replace(services, caller, session_id, query, body.replacement, body.paths)
+    undo_id, files, places = await search.replace(
+        services, caller, session_id, query, body.replacement, body.paths
+    )
     return Replaced(id=undo_id, files=files, replacements=places)
 
 

@@ -41,7 +41,9 @@ class Query:
         if not self.q:
             raise Invalid("query_empty", "There is nothing to look for.", next_step="Type a word.")
         if len(self.q) > _MOST_QUERY:
-            raise Invalid("query_too_long", f"A search has at most {_MOST_QUERY} characters.", next_step="Shorten it.")
+            raise Invalid(
+                "query_too_long", f"A search has at most {_MOST_QUERY} characters.", next_step="Shorten it."
+            )
         pattern = self.q if self.regex else re2.escape(self.q)
         if self.word:
             pattern = rf"\b(?:{pattern})\b"
@@ -51,9 +53,16 @@ class Query:
         try:
             return re2.compile(f"(?m){pattern}", options)
         except re2.error as error:
-            text = error.args[0].decode(errors="replace") if error.args and isinstance(error.args[0], bytes) else str(error)
-            raise Invalid("regex_invalid", f"This is not a regular expression: {text}.",
-                          next_step="Correct it, or switch regular expressions off.") from None
+            text = (
+                error.args[0].decode(errors="replace")
+                if error.args and isinstance(error.args[0], bytes)
+                else str(error)
+            )
+            raise Invalid(
+                "regex_invalid",
+                f"This is not a regular expression: {text}.",
+                next_step="Correct it, or switch regular expressions off.",
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,9 @@ class FileMatches:
     matches: list[Match]
 
 
-async def search(services: Services, caller: Caller, session_id: str, query: Query) -> tuple[list[FileMatches], bool]:
+async def search(
+    services: Services, caller: Caller, session_id: str, query: Query
+) -> tuple[list[FileMatches], bool]:
     """Return the matches by file, and whether there are more than are shown."""
     pattern = query.compiled()
     await allowed(services, caller, session_id, Action.READ)
@@ -88,7 +99,7 @@ def _search(pattern: re2._Regexp, texts: Mapping[tuple[str, str], str]) -> tuple
     left = _MOST_MATCHES
     truncated = False
     for (path, document_id), text in texts.items():
-        matches = []
+        matches: list[Match] = []
         for start, end in spans(pattern, text):
             if len(matches) >= min(_MOST_PER_FILE, left):
                 truncated = True
@@ -124,7 +135,12 @@ def _units(text: str) -> int:
 
 
 async def replace(
-    services: Services, caller: Caller, session_id: str, query: Query, replacement: str, paths: Sequence[str] | None
+    services: Services,
+    caller: Caller,
+    session_id: str,
+    query: Query,
+    replacement: str,
+    paths: Sequence[str] | None,
 ) -> tuple[str, int, int]:
     """Replace every match; returns the id that undoes it, and how many files and places changed.
 
@@ -134,7 +150,11 @@ async def replace(
     pattern = query.compiled()
     await allowed(services, caller, session_id, Action.EDIT)
     if len(replacement) > _MOST_QUERY * 10:
-        raise Invalid("replacement_invalid", f"A replacement has at most {_MOST_QUERY * 10} characters.", next_step="Shorten it.")
+        raise Invalid(
+            "replacement_invalid",
+            f"A replacement has at most {_MOST_QUERY * 10} characters.",
+            next_step="Shorten it.",
+        )
     wanted = None if paths is None else set(paths)
     inverses: dict[str, bytes] = {}
     places = 0
@@ -149,7 +169,9 @@ async def replace(
                 counted[0] = len(found)
                 return found
 
-            change = await documents.change_text(services.log, document_key(session_id, document_id), caller.user_id, spans_of)
+            change = await documents.change_text(
+                services.log, document_key(session_id, document_id), caller.user_id, spans_of
+            )
             if change is not None:
                 inverses[document_id] = change.inverse
                 places += counted[0]
@@ -164,10 +186,15 @@ def _replacements(pattern: re2._Regexp, text: str, replacement: str, regex: bool
             if match.end() > match.start()
         ]
     except (re2.error, IndexError) as error:
-        raise Invalid("replacement_invalid", f"The replacement cannot be used: {error}.",
-                      next_step=r"Groups are written \1, \2 …") from None
+        raise Invalid(
+            "replacement_invalid",
+            f"The replacement cannot be used: {error}.",
+            next_step=r"Groups are written \1, \2 …",
+        ) from None
 
 
 async def _texts(services: Services, session_id: str) -> dict[tuple[str, str], str]:
     nodes = [node for node in (await read_tree(services, session_id)).nodes if node.kind == "text"]
-    return {(n.path, n.id): await documents.text_of(services.log, document_key(session_id, n.id)) for n in nodes}
+    return {
+        (n.path, n.id): await documents.text_of(services.log, document_key(session_id, n.id)) for n in nodes
+    }

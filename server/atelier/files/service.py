@@ -35,7 +35,9 @@ class FileEntry:
 
 async def list_files(services: Services, session_id: str) -> list[FileEntry]:
     """Return the session's files and empty folders, sorted by path."""
-    return [await _entry(services, session_id, node) for node in (await read_tree(services, session_id)).nodes]
+    return [
+        await _entry(services, session_id, node) for node in (await read_tree(services, session_id)).nodes
+    ]
 
 
 async def list_trash(services: Services, session_id: str) -> list[FileEntry]:
@@ -72,7 +74,9 @@ async def read_text(services: Services, session_id: str, node: Node) -> str:
     return await documents.text_of(services.log, document_key(session_id, node.id))
 
 
-async def first_text(services: Services, session_id: str, entry: str | None, *, most: int) -> dict[str, str] | None:
+async def first_text(
+    services: Services, session_id: str, entry: str | None, *, most: int
+) -> dict[str, str] | None:
     """Return the file that a session opens with: its entry, else a file called main, else the first text.
 
     The text is left out (empty) beyond `most` characters.
@@ -104,7 +108,9 @@ async def read_all(services: Services, session_id: str) -> dict[str, bytes]:
     return found
 
 
-async def write_file(services: Services, caller: Caller, session_id: str, path: str, body: AsyncIterator[bytes]) -> tuple[FileEntry, bool]:
+async def write_file(
+    services: Services, caller: Caller, session_id: str, path: str, body: AsyncIterator[bytes]
+) -> tuple[FileEntry, bool]:
     """Create or replace a file; returns it and whether it is new.
 
     Text (UTF-8 without NUL, within `text_bytes`) replaces text by a small edit that merges with what others type at
@@ -129,25 +135,38 @@ async def write_file(services: Services, caller: Caller, session_id: str, path: 
         if existing is None:
             require_free(before, path)
         if existing is not None and existing.kind == "text" and text is not None:
-            await documents.set_text(services.log, document_key(session_id, existing.id), caller.user_id, text)
+            await documents.set_text(
+                services.log, document_key(session_id, existing.id), caller.user_id, text
+            )
             return await _entry(services, session_id, existing), False
         file_id = new_id("doc")
         if text:
             await documents.set_text(services.log, document_key(session_id, file_id), caller.user_id, text)
-        patch: dict[str, dict[str, Any]] = {file_id: new_entry(path, caller.user_id, text is not None, digest, size)}
+        patch: dict[str, dict[str, Any]] = {
+            file_id: new_entry(path, caller.user_id, text is not None, digest, size)
+        }
         if existing is not None and existing.kind == "blob" and text is None:
-            patch = {existing.id: {"blob": digest, "size": size, "media_type": patch[file_id].get("media_type")}}
+            patch = {
+                existing.id: {"blob": digest, "size": size, "media_type": patch[file_id].get("media_type")}
+            }
         elif existing is not None:
             patch[existing.id] = {"trashed": times.now()}
         await change_tree(services, session_id, caller.user_id, lambda _: patch)
         after = await read_tree(services, session_id)
-    node = next(n for n in after.nodes if n.id in patch and n.trashed is None and n.path == path or n.id == file_id)
+    node = next(
+        n for n in after.nodes if (n.id in patch and n.trashed is None and n.path == path) or n.id == file_id
+    )
     return await _entry(services, session_id, node), existing is None
 
 
 def new_entry(path: str, author: str, is_text: bool, digest: str = "", size: int = 0) -> dict[str, Any]:
     """Return the fields of a new file in the tree document."""
-    entry: dict[str, Any] = {"path": path, "kind": "text" if is_text else "blob", "created": times.now(), "author": author}
+    entry: dict[str, Any] = {
+        "path": path,
+        "kind": "text" if is_text else "blob",
+        "created": times.now(),
+        "author": author,
+    }
     if not is_text:
         entry |= {"blob": digest, "size": size, "media_type": mimetypes.guess_type(path)[0]}
     return {k: v for k, v in entry.items() if v is not None}
@@ -169,7 +188,9 @@ async def create_folder(services: Services, caller: Caller, session_id: str, pat
     return FileEntry(file_id, path, "folder", 0, None, None, "inode/directory")
 
 
-async def move(services: Services, caller: Caller, session_id: str, source: str, target: str) -> list[FileEntry]:
+async def move(
+    services: Services, caller: Caller, session_id: str, source: str, target: str
+) -> list[FileEntry]:
     """Rename or move a file, or a folder with all that is in it.
 
     Raises:
@@ -186,7 +207,9 @@ async def move(services: Services, caller: Caller, session_id: str, source: str,
         if target == source:
             return {}
         if target.startswith(f"{source}/"):
-            raise Conflict("path_taken", "A folder cannot be moved into itself.", next_step="Choose another place.")
+            raise Conflict(
+                "path_taken", "A folder cannot be moved into itself.", next_step="Choose another place."
+            )
         ids = {node.id for node in nodes}
         rest = Tree(now.entries, tuple(n for n in now.nodes if n.id not in ids))
         patch = {}
@@ -231,7 +254,9 @@ async def restore(services: Services, caller: Caller, session_id: str, file_id: 
 
     def decide(now: Tree) -> Mapping[str, Mapping[str, Any]]:
         if now.entries.get(file_id, {}).get("trashed") is None:
-            raise NotFound("file_not_found", "There is no such file in the trash.", next_step="It may be back already.")
+            raise NotFound(
+                "file_not_found", "There is no such file in the trash.", next_step="It may be back already."
+            )
         return {file_id: {"trashed": None}}
 
     async with turn(session_id):
@@ -280,7 +305,12 @@ def require_free(now: Tree, path: str) -> None:
     for node in now.nodes:
         other = twin_key(node.path)
         if other == key or other.startswith(f"{key}/") or (node.kind != "folder" and other in above):
-            raise Conflict("path_taken", f"There is {node.path!r} already.", next_step="Choose another name.", path=node.path)
+            raise Conflict(
+                "path_taken",
+                f"There is {node.path!r} already.",
+                next_step="Choose another name.",
+                path=node.path,
+            )
 
 
 def as_text(content: bytes) -> str | None:
@@ -317,5 +347,8 @@ def _refuse_growth(now: Tree, size: int, replaced: Node | None, limits: Limits) 
 
 
 def _session_too_large(limits: Limits) -> TooLarge:
-    return TooLarge("session_too_large", f"A session holds at most {limits.session_bytes:,} bytes.",
-                    next_step="Delete large files, or use another session.")
+    return TooLarge(
+        "session_too_large",
+        f"A session holds at most {limits.session_bytes:,} bytes.",
+        next_step="Delete large files, or use another session.",
+    )

@@ -40,8 +40,12 @@ class Tree:
         for node in self.nodes:
             if node.path == path and node.kind != "folder":
                 return node
-        raise NotFound("file_not_found", f"There is no file {path[:200]!r} in this session.",
-                       next_step="Look at the list of files.", path=path[:200])
+        raise NotFound(
+            "file_not_found",
+            f"There is no file {path[:200]!r} in this session.",
+            next_step="Look at the list of files.",
+            path=path[:200],
+        )
 
     def inside(self, path: str) -> list[Node]:
         """Return what is at `path` or in the folder of that name.
@@ -51,8 +55,12 @@ class Tree:
         """
         found = [n for n in self.nodes if n.path == path or n.path.startswith(f"{path}/")]
         if not found:
-            raise NotFound("file_not_found", f"There is no file or folder {path[:200]!r} in this session.",
-                           next_step="Look at the list of files.", path=path[:200])
+            raise NotFound(
+                "file_not_found",
+                f"There is no file or folder {path[:200]!r} in this session.",
+                next_step="Look at the list of files.",
+                path=path[:200],
+            )
         return found
 
 
@@ -95,8 +103,11 @@ async def change_tree(
         patch = decide(before)
         added = sum(key not in entries for key in patch)
         if added and len(entries) + added > services.limits.files_per_session:
-            raise Conflict("too_many_files", f"A session holds at most {services.limits.files_per_session} files, trash included.",
-                           next_step="Empty the trash, or use another session.")
+            raise Conflict(
+                "too_many_files",
+                f"A session holds at most {services.limits.files_per_session} files, trash included.",
+                next_step="Empty the trash, or use another session.",
+            )
         shown = {node.id: node.path for node in before.nodes}
         for key, fields in patch.items():
             touched.extend(str(p) for p in (shown.get(key), (fields or {}).get("path")) if p)

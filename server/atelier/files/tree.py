@@ -67,7 +67,9 @@ def shown(entries: Mapping[str, Mapping[str, Any]]) -> list[Node]:
 
 def trash(entries: Mapping[str, Mapping[str, Any]]) -> list[Node]:
     """Return what is in the trash, latest first."""
-    return sorted((n for n in _nodes(entries) if n.trashed is not None), key=lambda n: (-(n.trashed or 0), n.id))
+    return sorted(
+        (n for n in _nodes(entries) if n.trashed is not None), key=lambda n: (-(n.trashed or 0), n.id)
+    )
 
 
 def _nodes(entries: Mapping[str, Mapping[str, Any]]) -> list[Node]:
@@ -93,7 +95,11 @@ def _nodes(entries: Mapping[str, Mapping[str, Any]]) -> list[Node]:
 
 
 def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    return (
+        int(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        else None
+    )
 
 
 def parents(path: str) -> list[str]:

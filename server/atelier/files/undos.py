@@ -20,10 +20,19 @@ _KEPT = times.HOUR
 async def keep(services: Services, caller: Caller, session_id: str, inverses: Mapping[str, bytes]) -> str:
     """Keep the inverse updates by document id; returns the id that `undo` takes."""
     undo_id = new_id("und")
-    packed = json.dumps({name: base64.b64encode(update).decode() for name, update in inverses.items()}).encode()
+    packed = json.dumps(
+        {name: base64.b64encode(update).decode() for name, update in inverses.items()}
+    ).encode()
     async with services.db.begin() as db:
         await queries.forget_undos(db, times.now() - _KEPT)
-        await queries.add_undo(db, id=undo_id, session_id=session_id, user_id=caller.user_id, updates=packed, created_at=times.now())
+        await queries.add_undo(
+            db,
+            id=undo_id,
+            session_id=session_id,
+            user_id=caller.user_id,
+            updates=packed,
+            created_at=times.now(),
+        )
     return undo_id
 
 
@@ -37,9 +46,14 @@ async def undo(services: Services, caller: Caller, session_id: str, undo_id: str
     async with services.db.begin() as db:
         packed = await queries.take_undo(db, session_id, undo_id, caller.user_id)
     if packed is None:
-        raise NotFound("undo_not_found", "There is nothing to take back under this id: it was done, or is over an hour old.",
-                       next_step="Change the files by hand.")
+        raise NotFound(
+            "undo_not_found",
+            "There is nothing to take back under this id: it was done, or is over an hour old.",
+            next_step="Change the files by hand.",
+        )
     inverses = json.loads(packed)
     for document_id, update in inverses.items():
-        await documents.apply_update(services.log, document_key(session_id, document_id), caller.user_id, base64.b64decode(update))
+        await documents.apply_update(
+            services.log, document_key(session_id, document_id), caller.user_id, base64.b64decode(update)
+        )
     return len(inverses)

@@ -14,4 +14,6 @@ ACKNOWLEDGED = Histogram(
     "From an edit's arrival to its durable acknowledgement",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0),
 )
-OVERFLOWS = Counter("atelier_hub_overflows_total", "Slow clients whose queue was dropped and replayed from the log")
+OVERFLOWS = Counter(
+    "atelier_hub_overflows_total", "Slow clients whose queue was dropped and replayed from the log"
+)

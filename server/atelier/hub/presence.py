@@ -38,7 +38,11 @@ class Identity:
     @property
     def user(self) -> dict[str, str]:
         """The `user` field of every state of theirs."""
-        return {"id": self.user_id, "name": self.name, "color": PALETTE[zlib.crc32(self.user_id.encode()) % len(PALETTE)]}
+        return {
+            "id": self.user_id,
+            "name": self.name,
+            "color": PALETTE[zlib.crc32(self.user_id.encode()) % len(PALETTE)],
+        }
 
 
 @dataclass(slots=True)
@@ -94,9 +98,13 @@ class Presence:
             elif clock < known.clock or (clock == known.clock and known.owner == owner):
                 known.heard = time.monotonic()
                 continue
-            self._states[client] = _State(clock, self._signed(text, identity), owner, identity.user_id, time.monotonic())
+            self._states[client] = _State(
+                clock, self._signed(text, identity), owner, identity.user_id, time.monotonic()
+            )
             changed.add(client)
-        return Outcome(frozenset(changed), _encode([(c, clock, b"null") for c, clock in probes]) if probes else None)
+        return Outcome(
+            frozenset(changed), _encode([(c, clock, b"null") for c, clock in probes]) if probes else None
+        )
 
     def leave(self, owner: Hashable) -> frozenset[int]:
         """Remove everything that a connection said; returns the ids."""
@@ -135,13 +143,20 @@ class Presence:
 
     def _admit(self, owner: Hashable) -> None:
         if sum(state.owner == owner for state in self._states.values()) >= self._most_clients:
-            raise TooMany("too_many_presences", f"One connection may show {self._most_clients} presences in a document.",
-                          retry_after=EXPIRY_SECONDS, next_step="Reload the page.")
+            raise TooMany(
+                "too_many_presences",
+                f"One connection may show {self._most_clients} presences in a document.",
+                retry_after=EXPIRY_SECONDS,
+                next_step="Reload the page.",
+            )
 
     def _signed(self, text: str, identity: Identity) -> bytes:
         if len(text) > self._most_bytes:
-            raise BadRequest("bad_presence", f"A presence has at most {self._most_bytes} bytes; this has {len(text)}.",
-                             next_step="Reload the page.")
+            raise BadRequest(
+                "bad_presence",
+                f"A presence has at most {self._most_bytes} bytes; this has {len(text)}.",
+                next_step="Reload the page.",
+            )
         try:
             state: Any = json.loads(text)
         except (ValueError, RecursionError):
@@ -155,10 +170,14 @@ def _entries(update: bytes) -> Iterable[tuple[int, int, str]]:
     reader = Reader(update)
     count = reader.uint()
     if count > min(_MOST_ENTRIES, reader.left):
-        raise BadRequest("bad_presence", f"An awareness update cannot name {count} clients.", next_step="Reload the page.")
+        raise BadRequest(
+            "bad_presence", f"An awareness update cannot name {count} clients.", next_step="Reload the page."
+        )
     for _ in range(count):
         yield reader.uint(), reader.uint(), reader.string()
 
 
 def _encode(entries: list[tuple[int, int, bytes]]) -> bytes:
-    return uint(len(entries)) + b"".join(uint(client) + uint(clock) + sized(state) for client, clock, state in entries)
+    return uint(len(entries)) + b"".join(
+        uint(client) + uint(clock) + sized(state) for client, clock, state in entries
+    )

@@ -194,7 +194,6 @@ def awareness(data: bytes) -> bytes:
     return b"\x01" + sized(data)
 
 
-
 def denied(reason: str, *, hocuspocus: bool) -> bytes:
     """Refuse in the dialect's words: denied is 1 in Hocuspocus and 0 in y-websocket."""
     return (b"\x02\x01" if hocuspocus else b"\x02\x00") + sized(reason.encode())

@@ -18,7 +18,16 @@ import structlog
 
 from atelier import times
 from atelier.auth import Action, allows
-from atelier.documents import EMPTY_STATE, check_state, compact_if_long, difference, fold, merged, state_of, validate
+from atelier.documents import (
+    EMPTY_STATE,
+    check_state,
+    compact_if_long,
+    difference,
+    fold,
+    merged,
+    state_of,
+    validate,
+)
 from atelier.errors import AtelierError, Unavailable
 from atelier.hub import metrics, protocol
 from atelier.hub.client import Client, Seat
@@ -41,7 +50,9 @@ class Room:
         self.seats: set[Seat] = set()
         self._services = services
         limits = services.limits
-        self._presence = Presence(most_clients=limits.presence_clients_per_socket, most_bytes=limits.presence_bytes)
+        self._presence = Presence(
+            most_clients=limits.presence_clients_per_socket, most_bytes=limits.presence_bytes
+        )
         self._news: set[int] = set()
         self._news_timer: asyncio.TimerHandle | None = None
         self._arrived: deque[tuple[Seat, Edit, float]] = deque()
@@ -219,7 +230,9 @@ class Room:
                     last = next(positions) if item[1].update != protocol.EMPTY_UPDATE else last
                     self._appended.append((last, *item))
                 if self._acknowledging is None:
-                    self._acknowledging = self._services.tasks.start(self._acknowledge(), name=f"acknowledge {self.key}")
+                    self._acknowledging = self._services.tasks.start(
+                        self._acknowledge(), name=f"acknowledge {self.key}"
+                    )
         finally:
             self._writing = None
 
@@ -276,7 +289,9 @@ class Room:
 
     async def _compact(self) -> None:
         try:
-            await compact_if_long(self._services.log, self.key, most_bytes=self._services.limits.document_bytes)
+            await compact_if_long(
+                self._services.log, self.key, most_bytes=self._services.limits.document_bytes
+            )
         except AtelierError as error:
             logger.warning("not compacted", document=self.key, code=error.code, detail=error.detail)
 

@@ -35,7 +35,9 @@ class Rooms:
         self._tasks.start(self._sweep(), name="sweep")
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for client in [client for clients in self._clients.values() for client in clients]:
             client.close(GOING_AWAY, "the server is restarting")
         for room in list(self._rooms.values()):
@@ -70,12 +72,19 @@ class Rooms:
         """
         document_id = name.partition("\0")[0]
         if not DOCUMENT_ID.fullmatch(document_id):
-            raise Invalid("document_id_invalid", "A document id has 1 to 64 letters, digits, - or _.",
-                          next_step="Take the document_id of the session's list of files.")
+            raise Invalid(
+                "document_id_invalid",
+                "A document id has 1 to 64 letters, digits, - or _.",
+                next_step="Take the document_id of the session's list of files.",
+            )
         most = self._services.limits.documents_per_socket
         if len(client.seats) >= most:
-            raise TooMany("too_many_documents", f"One connection opens at most {most} documents.", retry_after=1,
-                          next_step="Close a few files.")
+            raise TooMany(
+                "too_many_documents",
+                f"One connection opens at most {most} documents.",
+                retry_after=1,
+                next_step="Close a few files.",
+            )
         key = document_key(session_id, document_id)
         room = self._rooms.get(key)
         if room is None:
@@ -116,7 +125,9 @@ class Rooms:
         self._clients.setdefault(session_id, set())
         if session_id not in self._watchers:
             ready = asyncio.Event()
-            self._watchers[session_id] = self._tasks.start(self._listen(session_id, ready), name=f"access {session_id}")
+            self._watchers[session_id] = self._tasks.start(
+                self._listen(session_id, ready), name=f"access {session_id}"
+            )
             await ready.wait()
 
     def _forget(self, session_id: str) -> None:

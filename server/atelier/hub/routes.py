@@ -34,7 +34,12 @@ RoomsDep = Annotated[Rooms, Depends(_rooms)]
 
 @router.websocket("/sessions/{session_id}/documents/{document_id}")
 async def open_document(
-    socket: WebSocket, session_id: str, document_id: str, services: ServicesDep, rooms: RoomsDep, token: str | None = None
+    socket: WebSocket,
+    session_id: str,
+    document_id: str,
+    services: ServicesDep,
+    rooms: RoomsDep,
+    token: str | None = None,
 ) -> None:
     """One document in y-websocket's dialect."""
     await socket.accept()
@@ -66,7 +71,10 @@ async def open_sync(
             token, waiting = await asyncio.wait_for(_first_token(socket), _FIRST_SECONDS)
         client = await rooms.enter(socket, session_id, await socket_caller(services, token))
     except TimeoutError:
-        await _turn_away(socket, Unauthenticated("log_in_required", "No token came within 5 s.", next_step="Connect again."))
+        await _turn_away(
+            socket,
+            Unauthenticated("log_in_required", "No token came within 5 s.", next_step="Connect again."),
+        )
         return
     except WebSocketDisconnect:
         return
@@ -101,7 +109,11 @@ async def _first_token(socket: WebSocket) -> tuple[str, list[bytes]]:
         data = await _next(socket)
         size += len(data)
         if size > _FIRST_BYTES:
-            raise TooLarge("too_much_before_log_in", "At most 64 KiB may come before the token.", next_step="Connect again.")
+            raise TooLarge(
+                "too_much_before_log_in",
+                "At most 64 KiB may come before the token.",
+                next_step="Connect again.",
+            )
         kept.append(data)
         message = protocol.parse(protocol.split_envelope(data)[1])
         if isinstance(message, protocol.Token):
@@ -114,7 +126,11 @@ async def _next(socket: WebSocket) -> bytes:
         raise WebSocketDisconnect(event.get("code", 1005))
     data = event.get("bytes")
     if data is None:
-        raise BadRequest("text_frame", "Documents are spoken in binary frames; a text frame came.", next_step="Reload the page.")
+        raise BadRequest(
+            "text_frame",
+            "Documents are spoken in binary frames; a text frame came.",
+            next_step="Reload the page.",
+        )
     return bytes(data)
 
 
@@ -182,8 +198,12 @@ class Pace:
         self._left = min(self._most, self._left + (now - self._last) * self._per_second) - 1
         self._last = now
         if self._left < 0:
-            raise TooMany("too_many_messages", f"At most {self._per_second} messages a second.", retry_after=_WINDOW_SECONDS,
-                          next_step="Wait a moment; your edits are kept.")
+            raise TooMany(
+                "too_many_messages",
+                f"At most {self._per_second} messages a second.",
+                retry_after=_WINDOW_SECONDS,
+                next_step="Wait a moment; your edits are kept.",
+            )
 
 
 async def _turn_away(socket: WebSocket, error: AtelierError) -> None:

@@ -93,7 +93,11 @@ class PostgresLog:
         """Return the snapshot, if it is newer than `after`, and the tail."""
         try:
             async with self._pool.acquire() as db, db.transaction(isolation="repeatable_read", readonly=True):
-                row = await db.fetchrow("select position, data from log_snapshots where document = $1 and position > $2", document, after)
+                row = await db.fetchrow(
+                    "select position, data from log_snapshots where document = $1 and position > $2",
+                    document,
+                    after,
+                )
                 covered, snapshot = (row["position"], row["data"]) if row else (0, None)
                 rows = await db.fetch(
                     "select position, data, author, at from log_entries where document = $1 and position > $2 order by position",
@@ -102,7 +106,11 @@ class PostgresLog:
                 )
         except _FAILURES as error:
             raise _unavailable(error) from error
-        return Stored(snapshot, covered, tuple(Entry(r["position"], Edit(r["data"], r["author"], r["at"])) for r in rows))
+        return Stored(
+            snapshot,
+            covered,
+            tuple(Entry(r["position"], Edit(r["data"], r["author"], r["at"])) for r in rows),
+        )
 
     def follow(self, document: str, listener: Listener) -> Callable[[], None]:
         """Call `listener` for what this process appends from now on."""

@@ -130,7 +130,9 @@ class SqliteLog:
         with self._reading:
             self._reader.execute("begin")
             try:
-                row = self._reader.execute("select position, data from snapshots where document = ?", (document,)).fetchone()
+                row = self._reader.execute(
+                    "select position, data from snapshots where document = ?", (document,)
+                ).fetchone()
                 covered, snapshot = (row[0], row[1]) if row is not None and row[0] > after else (0, None)
                 rows = self._reader.execute(
                     "select position, data, author, at from entries where document = ? and position > ? order by position",
@@ -212,7 +214,10 @@ class SqliteLog:
             ).rowcount
             if changed:
                 covered = (job.document, job.upto)
-                writer.execute("insert or ignore into history select * from entries where document = ? and position <= ?", covered)
+                writer.execute(
+                    "insert or ignore into history select * from entries where document = ? and position <= ?",
+                    covered,
+                )
                 writer.execute("delete from entries where document = ? and position <= ?", covered)
             writer.execute("commit")
         except sqlite3.Error as error:
@@ -255,7 +260,12 @@ class SqliteLog:
     @staticmethod
     def _connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
-        for pragma in ("journal_mode=wal", "synchronous=normal", "wal_autocheckpoint=2000", "cache_size=-8000"):
+        for pragma in (
+            "journal_mode=wal",
+            "synchronous=normal",
+            "wal_autocheckpoint=2000",
+            "cache_size=-8000",
+        ):
             connection.execute(f"pragma {pragma}").fetchall()
         return connection
 
@@ -265,7 +275,9 @@ class SqliteLog:
         if version == 0:
             connection.executescript(f"begin immediate;{_SCHEMA}commit;")
         elif version != 1:
-            raise RuntimeError(f"this log was written by a newer Atelier (schema {version}, this one knows 1)")
+            raise RuntimeError(
+                f"this log was written by a newer Atelier (schema {version}, this one knows 1)"
+            )
         else:
             # Writes the write-ahead log's first frame, so that its file is there to be synced.
             connection.execute("pragma user_version = 1")

@@ -26,6 +26,8 @@ async def open_mail(url: str, sender: str) -> AsyncIterator[Mail]:
     elif parts.scheme in ("smtp", "smtps"):
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         tls = parts.scheme == "smtps"
-        yield SmtpMail(parts.hostname or "localhost", parts.port or (465 if tls else 587), user, password, tls, sender)
+        yield SmtpMail(
+            parts.hostname or "localhost", parts.port or (465 if tls else 587), user, password, tls, sender
+        )
     else:
         raise ValueError(f"mail is smtp://, smtps:// or log://, not {parts.scheme}://")

@@ -12,4 +12,9 @@ class LogMail:
 
     async def send(self, to: str, subject: str, text: str) -> None:
         """Write the mail; nothing leaves the machine."""
-        log.warning("no mail server is set up (ATELIER_MAIL_URL), so here is the mail", to=to, subject=subject, text=text)
+        log.warning(
+            "no mail server is set up (ATELIER_MAIL_URL), so here is the mail",
+            to=to,
+            subject=subject,
+            text=text,
+        )

@@ -17,7 +17,9 @@ router = APIRouter(prefix="/admin")
 
 
 @router.get("")
-async def admin_page(request: Request, services: ServicesDep, caller: CallerDep, q: str = "", cursor: str = "") -> Response:
+async def admin_page(
+    request: Request, services: ServicesDep, caller: CallerDep, q: str = "", cursor: str = ""
+) -> Response:
     """Show people and switches."""
     return await _page(request, services, caller, q, cursor)
 
@@ -30,7 +32,9 @@ async def set_switches(services: ServicesDep, caller: CallerDep, form: FormDep) 
 
 
 @router.post("/users/{user_id}/{verb}")
-async def change_user(user_id: str, verb: str, request: Request, services: ServicesDep, caller: CallerDep, form: FormDep) -> Response:
+async def change_user(
+    user_id: str, verb: str, request: Request, services: ServicesDep, caller: CallerDep, form: FormDep
+) -> Response:
     """Promote, demote or delete."""
     try:
         if verb == "delete":
@@ -43,9 +47,24 @@ async def change_user(user_id: str, verb: str, request: Request, services: Servi
 
 
 async def _page(
-    request: Request, services: Services, caller: Caller, q: str, cursor: str, error: Conflict | NotFound | None = None
+    request: Request,
+    services: Services,
+    caller: Caller,
+    q: str,
+    cursor: str,
+    error: Conflict | NotFound | None = None,
 ) -> Response:
     people, following = await admin.list_users(services, caller, q[:100], cursor[:64])
     switches = await admin.switches(services, caller)
     status = error.status if error else 200
-    return page(request, "admin.html", status=status, caller=caller, people=people, following=following, switches=switches, q=q, error=error)
+    return page(
+        request,
+        "admin.html",
+        status=status,
+        caller=caller,
+        people=people,
+        following=following,
+        switches=switches,
+        q=q,
+        error=error,
+    )

@@ -41,4 +41,6 @@ def display_name(text: str) -> str:
     try:
         return _NAME.validate_python(text)
     except ValidationError:
-        raise Invalid("name_invalid", "A name has 1 to 40 characters.", next_step="Choose another one.") from None
+        raise Invalid(
+            "name_invalid", "A name has 1 to 40 characters.", next_step="Choose another one."
+        ) from None

@@ -24,7 +24,12 @@ async def open_link(token: str, services: ServicesDep) -> Response:
     """Take the token out of the address bar."""
     answer = RedirectResponse("/join", 303, {"Referrer-Policy": "no-referrer", "Cache-Control": "no-store"})
     answer.set_cookie(
-        _COOKIE, token[:128], max_age=_MINUTES * 60, httponly=True, samesite="lax", path="/join",
+        _COOKIE,
+        token[:128],
+        max_age=_MINUTES * 60,
+        httponly=True,
+        samesite="lax",
+        path="/join",
         secure=services.public_url.startswith("https://"),
     )
     return answer
@@ -40,7 +45,9 @@ async def join_page(request: Request, services: ServicesDep, caller: OptionalCal
             return RedirectResponse(f"/s/{preview.session_id}", 303)
         except NotFound:
             pass  # not a member yet: that is what the page is for
-    return await _form(request, services, caller, preview, name=caller.display_name if caller else friendly_name())
+    return await _form(
+        request, services, caller, preview, name=caller.display_name if caller else friendly_name()
+    )
 
 
 @router.post("/join")
@@ -49,7 +56,9 @@ async def join(request: Request, services: ServicesDep, caller: OptionalCallerDe
     token = _token(request)
     name = form.get("name", "")
     try:
-        joined = await sessions.join_link(services, caller, token, display_name(name) if caller is None else None)
+        joined = await sessions.join_link(
+            services, caller, token, display_name(name) if caller is None else None
+        )
     except (Invalid, Conflict) as error:
         preview = await sessions.preview_link(services, token)
         return await _form(request, services, caller, preview, name=name, error=error)
@@ -71,12 +80,24 @@ async def _form(
 ) -> Response:
     first = await files.first_text(services, preview.session_id, None, most=_MOST_SHOWN)
     status = error.status if error else 200
-    return page(request, "join.html", status=status, caller=caller, preview=preview, name=name, first=first, error=error)
+    return page(
+        request,
+        "join.html",
+        status=status,
+        caller=caller,
+        preview=preview,
+        name=name,
+        first=first,
+        error=error,
+    )
 
 
 def _token(request: Request) -> str:
     token = request.cookies.get(_COOKIE)
     if not token:
-        raise Gone("link_forgotten", "This page is open for an hour after a share link was followed.",
-                   next_step="Open the share link again.")
+        raise Gone(
+            "link_forgotten",
+            "This page is open for an hour after a share link was followed.",
+            next_step="Open the share link again.",
+        )
     return token

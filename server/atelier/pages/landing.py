@@ -38,7 +38,9 @@ async def landing(request: Request, services: ServicesDep, caller: OptionalCalle
         return _see(f"/s/{session.id}")
     if "text/html" not in request.headers.get("accept", ""):
         return page(request, "hello.html")  # a program that looks around makes nothing
-    await limiter_of(request).hit("guests", request.client.host if request.client else "unknown", services.limits)
+    await limiter_of(request).hit(
+        "guests", request.client.host if request.client else "unknown", services.limits
+    )
     made = await create_guest(services, friendly_name())
     session = await sessions.create_session(services, made.caller, "My first session", "welcome")
     answer = _see(f"/s/{session.id}")
@@ -47,7 +49,9 @@ async def landing(request: Request, services: ServicesDep, caller: OptionalCalle
 
 
 @router.get("/s/{session_id}")
-async def session_page(session_id: str, request: Request, services: ServicesDep, caller: OptionalCallerDep) -> Response:
+async def session_page(
+    session_id: str, request: Request, services: ServicesDep, caller: OptionalCallerDep
+) -> Response:
     """Open the editor; the first file's text is in the page."""
     if caller is None:
         return _see(f"/login?next=/s/{session_id}")
@@ -55,7 +59,12 @@ async def session_page(session_id: str, request: Request, services: ServicesDep,
     first = await files.first_text(services, session_id, session.entry, most=_MOST_SHOWN)
     boot = {
         "me": (await me(services, caller)).model_dump(),
-        "session": {"id": session.id, "name": session.name, "role": session.role.value, "entry": session.entry},
+        "session": {
+            "id": session.id,
+            "name": session.name,
+            "role": session.role.value,
+            "entry": session.entry,
+        },
         "limits": dataclasses.asdict(services.limits),
         "first": first,
         "version": __version__,
@@ -64,12 +73,23 @@ async def session_page(session_id: str, request: Request, services: ServicesDep,
 
 
 @router.get("/sessions")
-async def sessions_page(request: Request, services: ServicesDep, caller: CallerDep, show: str = "", cursor: str | None = None) -> Response:
+async def sessions_page(
+    request: Request, services: ServicesDep, caller: CallerDep, show: str = "", cursor: str | None = None
+) -> Response:
     """List the caller's sessions."""
     items, following = await sessions.list_sessions(
         services, caller, archived=show == "archived", deleted=show == "deleted", cursor=cursor
     )
-    return page(request, "sessions.html", caller=caller, items=items, following=following, show=show, templates=files.templates(), error=None)
+    return page(
+        request,
+        "sessions.html",
+        caller=caller,
+        items=items,
+        following=following,
+        show=show,
+        templates=files.templates(),
+        error=None,
+    )
 
 
 @router.post("/sessions")
@@ -81,18 +101,24 @@ async def new_session(services: ServicesDep, caller: CallerDep, form: FormDep) -
 
 
 @router.post("/sessions/{session_id}/{verb}")
-async def change_session(session_id: str, verb: str, services: ServicesDep, caller: CallerDep, form: FormDep) -> Response:
+async def change_session(
+    session_id: str, verb: str, services: ServicesDep, caller: CallerDep, form: FormDep
+) -> Response:
     """Rename, duplicate, archive, delete, or bring back."""
     back = "/sessions"
     match verb:
         case "rename":
             name = form.get("name", "").strip()[:120]
             if name:
-                await sessions.change_session(services, caller, session_id, name=name, archived=None, entry=None)
+                await sessions.change_session(
+                    services, caller, session_id, name=name, archived=None, entry=None
+                )
         case "duplicate":
             back = f"/s/{(await sessions.duplicate_session(services, caller, session_id)).id}"
         case "archive" | "unarchive":
-            await sessions.change_session(services, caller, session_id, name=None, archived=verb == "archive", entry=None)
+            await sessions.change_session(
+                services, caller, session_id, name=None, archived=verb == "archive", entry=None
+            )
         case "delete":
             await sessions.delete_session(services, caller, session_id)
             back = "/sessions?show=deleted"
@@ -109,5 +135,3 @@ async def help_page(request: Request, services: ServicesDep, caller: OptionalCal
 
 def _see(path: str) -> RedirectResponse:
     return RedirectResponse(path, 303)
-
-

@@ -35,14 +35,18 @@ def _environment() -> Environment:
 def script_json(value: Any) -> Markup:
     """Return JSON that is safe inside a script element: nothing in it can end the element."""
     text = json.dumps(value, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))  # noqa: S704
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def page(request: Request, template: str, *, status: int = 200, caller: Caller | None = None, **values: Any) -> Response:
+def page(
+    request: Request, template: str, *, status: int = 200, caller: Caller | None = None, **values: Any
+) -> Response:
     """Render a template."""
     theme = request.cookies.get(THEME_COOKIE, "")
-    body = _environment().get_template(template).render(
-        caller=caller, assets=assets(), theme=theme if theme in ("light", "dark") else "", **values
+    body = (
+        _environment()
+        .get_template(template)
+        .render(caller=caller, assets=assets(), theme=theme if theme in ("light", "dark") else "", **values)
     )
     return HTMLResponse(body, status, {"Cache-Control": "no-store"})
 

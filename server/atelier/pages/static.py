@@ -15,13 +15,19 @@ from atelier.pages.render import EDITOR
 
 router = APIRouter(include_in_schema=False)
 _PACKED = (".js", ".css", ".svg", ".webmanifest", ".json")
-_ROOT_FILES = {"sw.js": "text/javascript", "manifest.webmanifest": "application/manifest+json", "icon.svg": "image/svg+xml"}
+_ROOT_FILES = {
+    "sw.js": "text/javascript",
+    "manifest.webmanifest": "application/manifest+json",
+    "icon.svg": "image/svg+xml",
+}
 
 
 @router.get("/static/editor/{path:path}")
 async def editor_file(path: str, request: Request) -> Response:
     """Serve a built file."""
-    return _serve(path, request, "public, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache")
+    return _serve(
+        path, request, "public, max-age=31536000, immutable" if path.startswith("assets/") else "no-cache"
+    )
 
 
 @router.get("/sw.js")

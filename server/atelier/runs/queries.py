@@ -47,7 +47,11 @@ async def add_events(db: AsyncConnection, rows: list[dict[str, Any]]) -> None:
 
 
 async def events_after(db: AsyncConnection, run_id: str, seq: int) -> list[RowMapping]:
-    query = select(run_events).where(run_events.c.run_id == run_id, run_events.c.seq > seq).order_by(run_events.c.seq)
+    query = (
+        select(run_events)
+        .where(run_events.c.run_id == run_id, run_events.c.seq > seq)
+        .order_by(run_events.c.seq)
+    )
     return list((await db.execute(query)).mappings())
 
 
@@ -57,4 +61,6 @@ async def last_seq(db: AsyncConnection, run_id: str) -> int:
 
 
 async def entry_of(db: AsyncConnection, session_id: str) -> str | None:
-    return (await db.execute(select(sessions.c.entry).where(sessions.c.id == session_id))).scalar_one_or_none()
+    return (
+        await db.execute(select(sessions.c.entry).where(sessions.c.id == session_id))
+    ).scalar_one_or_none()

@@ -31,8 +31,12 @@ class FairQueue:
     def refuse_if_full(self) -> None:
         """Raise TooMany `queue_full` when no further run is taken."""
         if len(self) >= self._most:
-            raise TooMany("queue_full", f"{self._most} runs are waiting already.", retry_after=_GUESS_SECONDS,
-                          next_step="Try again in a moment.")
+            raise TooMany(
+                "queue_full",
+                f"{self._most} runs are waiting already.",
+                retry_after=_GUESS_SECONDS,
+                next_step="Try again in a moment.",
+            )
 
     def take(self) -> str | None:
         """Return the next run; its person goes to the end of the line."""

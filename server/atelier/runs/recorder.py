@@ -28,7 +28,9 @@ class Recorder:
         self._seq = seq
         self._unstored: list[dict[str, Any]] = []
         self._storing: asyncio.Task[None] | None = None
-        self._decoders = {name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")}
+        self._decoders = {
+            name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
+        }
 
     async def output(self, stream: str, data: bytes, *, final: bool = False) -> None:
         """Add what a stream printed."""

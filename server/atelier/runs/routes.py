@@ -47,7 +47,9 @@ async def get_runtimes(services: ServicesDep) -> Runtimes:
 
 
 @router.post("/sessions/{session_id}/runs", status_code=202, operation_id="start_run")
-async def start_run(session_id: str, body: NewRun, request: Request, services: ServicesDep, caller: CallerDep, runs: RunsDep) -> Run:
+async def start_run(
+    session_id: str, body: NewRun, request: Request, services: ServicesDep, caller: CallerDep, runs: RunsDep
+) -> Run:
     """Run one of the session's files; everyone in the session sees the output."""
     await limiter_of(request).hit("runs", caller.user_id, services.limits)
     return await runs.start(caller, session_id, body)
@@ -61,13 +63,19 @@ async def list_runs(session_id: str, services: ServicesDep, caller: CallerDep, r
 
 
 @router.get("/sessions/{session_id}/runs/{run_id}", operation_id="get_run")
-async def get_run(session_id: str, run_id: str, services: ServicesDep, caller: CallerDep, runs: RunsDep) -> Run:
+async def get_run(
+    session_id: str, run_id: str, services: ServicesDep, caller: CallerDep, runs: RunsDep
+) -> Run:
     """Show a run."""
     await _allowed(services, session_id, caller.user_id, Action.READ)
     return await runs.get(session_id, run_id)
 
 
-@router.get("/sessions/{session_id}/runs/{run_id}/events", operation_id="get_run_events", response_class=StreamingResponse)
+@router.get(
+    "/sessions/{session_id}/runs/{run_id}/events",
+    operation_id="get_run_events",
+    response_class=StreamingResponse,
+)
 async def get_run_events(
     session_id: str,
     run_id: str,
@@ -80,9 +88,13 @@ async def get_run_events(
     await _allowed(services, session_id, caller.user_id, Action.READ)
     await runs.get(session_id, run_id)
     if last_event_id and not (last_event_id.isdigit() and len(last_event_id) < 10):
-        raise BadRequest("bad_event_id", "Last-Event-ID is the number of an event.", next_step="Start without it.")
+        raise BadRequest(
+            "bad_event_id", "Last-Event-ID is the number of an event.", next_step="Start without it."
+        )
     return StreamingResponse(
-        _stream(services, run_id, int(last_event_id or 0)), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        _stream(services, run_id, int(last_event_id or 0)),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store"},
     )
 
 
@@ -109,14 +121,18 @@ async def _ended(services: Services, run_id: str, seq: int) -> bool:
 
 
 @router.post("/sessions/{session_id}/runs/{run_id}/stdin", status_code=204, operation_id="write_stdin")
-async def write_stdin(session_id: str, run_id: str, body: Stdin, services: ServicesDep, caller: CallerDep, runs: RunsDep) -> None:
+async def write_stdin(
+    session_id: str, run_id: str, body: Stdin, services: ServicesDep, caller: CallerDep, runs: RunsDep
+) -> None:
     """Send text to a run's stdin, and close it when asked."""
     await _allowed(services, session_id, caller.user_id, Action.RUN)
     await runs.write(session_id, run_id, body.data.encode(), close=body.close)
 
 
 @router.delete("/sessions/{session_id}/runs/{run_id}", status_code=204, operation_id="cancel_run")
-async def cancel_run(session_id: str, run_id: str, services: ServicesDep, caller: CallerDep, runs: RunsDep) -> None:
+async def cancel_run(
+    session_id: str, run_id: str, services: ServicesDep, caller: CallerDep, runs: RunsDep
+) -> None:
     """End a run."""
     await _allowed(services, session_id, caller.user_id, Action.RUN)
     await runs.cancel(session_id, run_id)

@@ -62,7 +62,9 @@ class Runs:
             await self._end_lost(row["session_id"], row["id"])
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self._tasks.cancel()
         for run_id, live in list(self._live.items()):
             await self._end_lost(live.session_id, run_id)
@@ -87,11 +89,25 @@ class Runs:
         limits = self._limits(asked.limits)
         self._queue.refuse_if_full()
         run_id = new_id("run")
-        spec = {"language": language, "entry": entry, "args": asked.args, "stdin": asked.stdin, "limits": limits}
+        spec = {
+            "language": language,
+            "entry": entry,
+            "args": asked.args,
+            "stdin": asked.stdin,
+            "limits": limits,
+        }
         async with self._services.db.begin() as db:
             await queries.add(
-                db, id=run_id, session_id=session_id, user_id=caller.user_id, language=language, entry=entry,
-                args=asked.args, limits=asdict(limits), status="queued", created_at=times.now(),
+                db,
+                id=run_id,
+                session_id=session_id,
+                user_id=caller.user_id,
+                language=language,
+                entry=entry,
+                args=asked.args,
+                limits=asdict(limits),
+                status="queued",
+                created_at=times.now(),
             )
         self._live[run_id] = _Live(session_id, caller.user_id, spec)
         self._queue.put(caller.user_id, run_id)
@@ -105,13 +121,17 @@ class Runs:
         async with self._services.db.begin() as db:
             row = await queries.one(db, session_id, run_id)
         if row is None:
-            raise NotFound("run_not_found", "There is no such run in this session.", next_step="Look at the list of runs.")
-        return self._shown(row)
+            raise NotFound(
+                "run_not_found",
+                "There is no such run in this session.",
+                next_step="Look at the list of runs.",
+            )
+        return self._shown(dict(row))
 
     async def latest(self, session_id: str) -> list[Run]:
         """Return the newest runs first."""
         async with self._services.db.begin() as db:
-            return [self._shown(row) for row in await queries.latest(db, session_id, _LIST)]
+            return [self._shown(dict(row)) for row in await queries.latest(db, session_id, _LIST)]
 
     async def write(self, session_id: str, run_id: str, data: bytes, *, close: bool) -> None:
         """Send bytes to a run's stdin; one that has ended ignores them."""
@@ -128,7 +148,9 @@ class Runs:
             return
         live.cancelled = True
         if self._queue.drop(run_id):
-            await self._end(run_id, live, Recorder(self._services, session_id, run_id), _nothing(Reason.CANCELLED))
+            await self._end(
+                run_id, live, Recorder(self._services, session_id, run_id), _nothing(Reason.CANCELLED)
+            )
         elif live.sandbox_id is not None:
             await self._services.sandbox.cancel(live.sandbox_id)
 
@@ -141,13 +163,21 @@ class Runs:
         for name, value in asked.model_dump().items():
             most = getattr(highest, f"run_{name}")
             if value is not None and value > most:
-                raise Invalid("limit_too_high", f"{name} is at most {most} here; {value} was asked for.",
-                              next_step="Ask for less, or ask the operator to raise it.", limit=name, most=most)
+                raise Invalid(
+                    "limit_too_high",
+                    f"{name} is at most {most} here; {value} was asked for.",
+                    next_step="Ask for less, or ask the operator to raise it.",
+                    limit=name,
+                    most=most,
+                )
             values[name] = most if value is None else value
         return RunLimits(**values)
 
     def _dispatch(self) -> None:
-        while self._running < self._services.limits.concurrent_runs and (run_id := self._queue.take()) is not None:
+        while (
+            self._running < self._services.limits.concurrent_runs
+            and (run_id := self._queue.take()) is not None
+        ):
             self._running += 1
             self._tasks.start(self._execute(run_id, self._live[run_id]), name=run_id)
         WAITING.set(len(self._queue))
@@ -178,7 +208,10 @@ class Runs:
         async for event in self._services.sandbox.events(live.sandbox_id):
             match event:
                 case Started():
-                    await recorder.add("started", {"version": event.version, "language": spec["language"], "entry": spec["entry"]})
+                    await recorder.add(
+                        "started",
+                        {"version": event.version, "language": spec["language"], "entry": spec["entry"]},
+                    )
                     self._tasks.start(self._tell_started(run_id, live), name=f"started {run_id}")
                 case Output():
                     await recorder.output(event.stream, event.data)
@@ -212,7 +245,9 @@ class Runs:
             seq = await queries.last_seq(db, run_id)
         recorder = Recorder(self._services, session_id, run_id, seq)
         live = self._live.get(run_id) or _Live(session_id, "", {})
-        await self._end(run_id, live, recorder, _nothing(Reason.LOST, "The server was stopped while this ran."))
+        await self._end(
+            run_id, live, recorder, _nothing(Reason.LOST, "The server was stopped while this ran.")
+        )
 
 
 def find_entry(asked: str | None, chosen: str | None, paths: list[str]) -> str:
@@ -222,12 +257,19 @@ def find_entry(asked: str | None, chosen: str | None, paths: list[str]) -> str:
         NotFound: `entry_not_found`.
     """
     if asked is not None and asked not in paths:
-        raise NotFound("entry_not_found", f"There is no file {asked!r} in this session.", next_step="Open a file and run it.")
+        raise NotFound(
+            "entry_not_found",
+            f"There is no file {asked!r} in this session.",
+            next_step="Open a file and run it.",
+        )
     for candidate in (asked, chosen, *_ENTRIES):
         if candidate in paths:
             return candidate
-    raise NotFound("entry_not_found", "There is nothing to run: no file was named, and none is called main.",
-                   next_step="Open a file and run it.")
+    raise NotFound(
+        "entry_not_found",
+        "There is nothing to run: no file was named, and none is called main.",
+        next_step="Open a file and run it.",
+    )
 
 
 def find_language(asked: str | None, entry: str, languages: tuple[Language, ...]) -> str:
@@ -241,15 +283,21 @@ def find_language(asked: str | None, entry: str, languages: tuple[Language, ...]
         names = [language.name for language in ready]
         found = next((language for language in languages if language.name == asked), None)
         if asked not in names:
-            raise Invalid("language_unknown", f"{asked!r} cannot run here; there is: {', '.join(names) or 'nothing'}.",
-                          next_step=found.hint if found else "Choose one of these.")
+            raise Invalid(
+                "language_unknown",
+                f"{asked!r} cannot run here; there is: {', '.join(names) or 'nothing'}.",
+                next_step=found.hint if found else "Choose one of these.",
+            )
         return asked
     for language in languages:
         if entry.lower().endswith(language.extensions):
             return find_language(language.name, entry, languages)
     known = ", ".join(extension for language in ready for extension in language.extensions)
-    raise Invalid("language_unknown", f"{entry!r} has none of the extensions that run here: {known}.",
-                  next_step="Open a program, or name the language.")
+    raise Invalid(
+        "language_unknown",
+        f"{entry!r} has none of the extensions that run here: {known}.",
+        next_step="Open a program, or name the language.",
+    )
 
 
 def _nothing(reason: Reason, detail: str = "") -> Exited:

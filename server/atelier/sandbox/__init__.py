@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
 
-from atelier_runner import Limits, open_local
-
 from atelier.sandbox.base import (
     Capabilities,
     Control,
@@ -22,6 +20,7 @@ from atelier.sandbox.base import (
     Started,
 )
 from atelier.sandbox.embedded import EmbeddedSandbox
+from atelier_runner import Limits, open_local
 
 __all__ = [
     "Capabilities",

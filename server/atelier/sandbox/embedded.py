@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import atelier_runner as runner
-
 from atelier.errors import Invalid, NotFound, Unavailable
 from atelier.sandbox.base import (
     Capabilities,
@@ -93,9 +92,13 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except runner.SandboxUnavailable as error:
-        raise Unavailable("sandbox_unavailable", str(error), next_step=error.hint or "Try again in a moment.") from error
+        raise Unavailable(
+            "sandbox_unavailable", str(error), next_step=error.hint or "Try again in a moment."
+        ) from error
     except runner.LanguageUnknown as error:
-        raise Invalid("language_unknown", str(error), next_step=error.hint or "Choose one of these.") from error
+        raise Invalid(
+            "language_unknown", str(error), next_step=error.hint or "Choose one of these."
+        ) from error
     except runner.RunUnknown as error:
         raise NotFound("run_not_found", str(error), next_step="It may have ended.") from error
     except runner.SpecInvalid as error:

@@ -36,7 +36,9 @@ async def list_members(services: Services, caller: Caller, session_id: str) -> l
         return [Member.model_validate(dict(row)) for row in await queries.member_list(db, session_id)]
 
 
-async def change_role(services: Services, caller: Caller, session_id: str, user_id: str, role: Role) -> Member:
+async def change_role(
+    services: Services, caller: Caller, session_id: str, user_id: str, role: Role
+) -> Member:
     """Give a member another role; live connections obey within a second.
 
     Raises:
@@ -52,7 +54,12 @@ async def change_role(services: Services, caller: Caller, session_id: str, user_
         rows = await queries.member_list(db, session_id)
     await announce_access(services.bus, session_id, user_id)
     changed = next(Member.model_validate(dict(row)) for row in rows if row["user_id"] == user_id)
-    await publish(services, session_id, "member.role", {"user_id": user_id, "display_name": changed.display_name, "role": role.value})
+    await publish(
+        services,
+        session_id,
+        "member.role",
+        {"user_id": user_id, "display_name": changed.display_name, "role": role.value},
+    )
     return changed
 
 
@@ -64,7 +71,9 @@ async def remove_member(services: Services, caller: Caller, session_id: str, use
         Conflict: `last_owner`.
     """
     async with services.db.begin() as db:
-        await require(db, session_id, caller.user_id, Action.READ if user_id == caller.user_id else Action.SHARE)
+        await require(
+            db, session_id, caller.user_id, Action.READ if user_id == caller.user_id else Action.SHARE
+        )
         member = await _member(db, session_id, user_id)
         if member["role"] == Role.OWNER.value:
             await _keep_an_owner(db, session_id)
@@ -74,7 +83,12 @@ async def remove_member(services: Services, caller: Caller, session_id: str, use
 
 
 async def create_link(
-    services: Services, caller: Caller, session_id: str, role: str, expires_in: int | None, max_uses: int | None
+    services: Services,
+    caller: Caller,
+    session_id: str,
+    role: str,
+    expires_in: int | None,
+    max_uses: int | None,
 ) -> MadeLink:
     """Make a share link; its token is returned this once.
 
@@ -83,15 +97,24 @@ async def create_link(
     """
     token, now = new_secret(), times.now()
     values = {
-        "id": new_id("lnk"), "role": role, "created_at": now, "uses": 0, "max_uses": max_uses,
+        "id": new_id("lnk"),
+        "role": role,
+        "created_at": now,
+        "uses": 0,
+        "max_uses": max_uses,
         "expires_at": None if expires_in is None else now + expires_in * times.SECOND,
     }
     async with services.db.begin() as db:
         await require(db, session_id, caller.user_id, Action.SHARE)
         if len(await queries.link_list(db, session_id)) >= services.limits.links_per_session:
-            raise Conflict("too_many_links", f"A session has at most {services.limits.links_per_session} share links.",
-                           next_step="Revoke one that is no longer needed.")
-        await queries.add_link(db, **values, session_id=session_id, secret_hash=hash_secret(token), created_by=caller.user_id)
+            raise Conflict(
+                "too_many_links",
+                f"A session has at most {services.limits.links_per_session} share links.",
+                next_step="Revoke one that is no longer needed.",
+            )
+        await queries.add_link(
+            db, **values, session_id=session_id, secret_hash=hash_secret(token), created_by=caller.user_id
+        )
     await publish(services, session_id, "link.created", {"link_id": values["id"], "role": role})
     return MadeLink.model_validate({**values, "token": token, "url": f"{services.public_url}/j/{token}"})
 
@@ -112,7 +135,9 @@ async def revoke_link(services: Services, caller: Caller, session_id: str, link_
     async with services.db.begin() as db:
         await require(db, session_id, caller.user_id, Action.SHARE)
         if not await queries.revoke_link(db, session_id, link_id, times.now()):
-            raise NotFound("link_not_found", "There is no such share link.", next_step="It may be revoked already.")
+            raise NotFound(
+                "link_not_found", "There is no such share link.", next_step="It may be revoked already."
+            )
         removed = await queries.remove_members_of_link(db, session_id, link_id)
     await announce_access(services.bus, session_id)
     await publish(services, session_id, "link.revoked", {"link_id": link_id, "removed": removed})
@@ -129,7 +154,9 @@ async def preview_link(services: Services, token: str) -> LinkPreview:
         return LinkPreview.model_validate(dict(await _live_link(db, token)))
 
 
-async def join_link(services: Services, caller: Caller | None, token: str, display_name: str | None) -> JoinedSession:
+async def join_link(
+    services: Services, caller: Caller | None, token: str, display_name: str | None
+) -> JoinedSession:
     """Come in by a link. A stranger becomes a guest; a member keeps the stronger of both roles and uses nothing up.
 
     Raises:
@@ -146,9 +173,16 @@ async def join_link(services: Services, caller: Caller | None, token: str, displ
     new = await _join(services, caller, token)
     session = await get_session(services, caller, new[0])
     if new[1]:
-        await publish(services, session.id, "member.joined", {
-            "user_id": caller.user_id, "display_name": caller.display_name, "role": session.role.value,
-        })
+        await publish(
+            services,
+            session.id,
+            "member.joined",
+            {
+                "user_id": caller.user_id,
+                "display_name": caller.display_name,
+                "role": session.role.value,
+            },
+        )
     return JoinedSession(session, caller, made)
 
 
@@ -161,15 +195,27 @@ async def _join(services: Services, caller: Caller, token: str) -> tuple[str, bo
         if member is not None:
             stronger = _ORDER.index(role) < _ORDER.index(Role(member["role"]))
             if stronger:
-                await queries.change_member(db, session_id, caller.user_id, role=role.value, link_id=link["id"])
+                await queries.change_member(
+                    db, session_id, caller.user_id, role=role.value, link_id=link["id"]
+                )
         else:
             if await queries.count_members(db, session_id) >= services.limits.members_per_session:
-                raise Conflict("session_full", f"A session has at most {services.limits.members_per_session} members.",
-                               next_step="Ask its owner to make room.")
+                raise Conflict(
+                    "session_full",
+                    f"A session has at most {services.limits.members_per_session} members.",
+                    next_step="Ask its owner to make room.",
+                )
             if not await queries.use_link(db, link["id"]):
                 raise _used_up()
-            await queries.add_member(db, session_id=session_id, user_id=caller.user_id, role=role.value,
-                                     link_id=link["id"], joined_at=now, opened_at=now)
+            await queries.add_member(
+                db,
+                session_id=session_id,
+                user_id=caller.user_id,
+                role=role.value,
+                link_id=link["id"],
+                joined_at=now,
+                opened_at=now,
+            )
     if member is not None and stronger:
         await announce_access(services.bus, session_id, caller.user_id)
     return session_id, member is None
@@ -179,13 +225,19 @@ async def _live_link(db: AsyncConnection, token: str, *, member: Caller | None =
     """Return a link that lets somebody in; one that is used up still serves whoever is a member already."""
     link = await queries.link_by_secret(db, hash_secret(token))
     if link is None or link["deleted_at"] is not None:
-        raise NotFound("link_not_found", "There is no such share link.", next_step="Check the address, or ask for a new link.")
+        raise NotFound(
+            "link_not_found",
+            "There is no such share link.",
+            next_step="Check the address, or ask for a new link.",
+        )
     if link["revoked_at"] is not None:
         raise Gone("link_revoked", "This share link was revoked.", next_step="Ask for a new one.")
     if link["expires_at"] is not None and link["expires_at"] <= times.now():
         raise Gone("link_expired", "This share link has expired.", next_step="Ask for a new one.")
     if link["max_uses"] is not None and link["uses"] >= link["max_uses"]:
-        known = member is not None and await queries.member(db, link["session_id"], member.user_id) is not None
+        known = (
+            member is not None and await queries.member(db, link["session_id"], member.user_id) is not None
+        )
         if not known:
             raise _used_up()
     return link
@@ -200,9 +252,14 @@ async def _member(db: AsyncConnection, session_id: str, user_id: str) -> RowMapp
 
 async def _keep_an_owner(db: AsyncConnection, session_id: str) -> None:
     if await queries.count_members(db, session_id, Role.OWNER.value) <= 1:
-        raise Conflict("last_owner", "A session needs an owner, and this is the last one.",
-                       next_step="Make somebody else owner first.")
+        raise Conflict(
+            "last_owner",
+            "A session needs an owner, and this is the last one.",
+            next_step="Make somebody else owner first.",
+        )
 
 
 def _used_up() -> Gone:
-    return Gone("link_used_up", "This share link has been used as often as it may be.", next_step="Ask for a new one.")
+    return Gone(
+        "link_used_up", "This share link has been used as often as it may be.", next_step="Ask for a new one."
+    )

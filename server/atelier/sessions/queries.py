@@ -16,16 +16,32 @@ async def add_session(db: AsyncConnection, **values: Any) -> None:
 
 async def session(db: AsyncConnection, session_id: str) -> RowMapping | None:
     """Return a session that is not deleted, with `members`, the number of people in it."""
-    counted = select(func.count()).select_from(members).where(members.c.session_id == sessions.c.id).scalar_subquery()
+    counted = (
+        select(func.count())
+        .select_from(members)
+        .where(members.c.session_id == sessions.c.id)
+        .scalar_subquery()
+    )
     query = select(sessions, counted.label("members")).where(sessions.c.id == session_id)
     return (await db.execute(query)).mappings().one_or_none()
 
 
 async def sessions_of(
-    db: AsyncConnection, user_id: str, *, archived: bool, deleted: bool, before: tuple[int, str] | None, most: int
+    db: AsyncConnection,
+    user_id: str,
+    *,
+    archived: bool,
+    deleted: bool,
+    before: tuple[int, str] | None,
+    most: int,
 ) -> list[RowMapping]:
     """Return a person's sessions with their `role`, latest change first."""
-    counted = select(func.count()).select_from(members).where(members.c.session_id == sessions.c.id).scalar_subquery()
+    counted = (
+        select(func.count())
+        .select_from(members)
+        .where(members.c.session_id == sessions.c.id)
+        .scalar_subquery()
+    )
     query = (
         select(sessions, members.c.role, counted.label("members"))
         .join(members, members.c.session_id == sessions.c.id)
@@ -37,10 +53,14 @@ async def sessions_of(
     if deleted:
         query = query.where(members.c.role == "owner")
     else:
-        query = query.where(sessions.c.archived_at.is_not(None) if archived else sessions.c.archived_at.is_(None))
+        query = query.where(
+            sessions.c.archived_at.is_not(None) if archived else sessions.c.archived_at.is_(None)
+        )
     if before is not None:
         at, session_id = before
-        query = query.where(or_(sessions.c.updated_at < at, and_(sessions.c.updated_at == at, sessions.c.id < session_id)))
+        query = query.where(
+            or_(sessions.c.updated_at < at, and_(sessions.c.updated_at == at, sessions.c.id < session_id))
+        )
     return list((await db.execute(query)).mappings())
 
 
@@ -86,7 +106,9 @@ async def add_member(db: AsyncConnection, **values: Any) -> None:
 
 async def change_member(db: AsyncConnection, session_id: str, user_id: str, **values: Any) -> None:
     await db.execute(
-        update(members).where(members.c.session_id == session_id, members.c.user_id == user_id).values(**values)
+        update(members)
+        .where(members.c.session_id == session_id, members.c.user_id == user_id)
+        .values(**values)
     )
 
 
@@ -119,7 +141,12 @@ async def link_list(db: AsyncConnection, session_id: str) -> list[RowMapping]:
 async def link_by_secret(db: AsyncConnection, secret_hash: str) -> RowMapping | None:
     """Return the link with its session's name and its maker's."""
     query = (
-        select(links, sessions.c.name.label("session_name"), sessions.c.deleted_at, users.c.display_name.label("invited_by"))
+        select(
+            links,
+            sessions.c.name.label("session_name"),
+            sessions.c.deleted_at,
+            users.c.display_name.label("invited_by"),
+        )
         .join(sessions, sessions.c.id == links.c.session_id)
         .outerjoin(users, users.c.id == links.c.created_by)
         .where(links.c.secret_hash == secret_hash)
@@ -140,7 +167,11 @@ async def use_link(db: AsyncConnection, link_id: str) -> bool:
     """Count one use; False when none is left (two who come at once cannot both have the last one)."""
     result = await db.execute(
         update(links)
-        .where(links.c.id == link_id, links.c.revoked_at.is_(None), or_(links.c.max_uses.is_(None), links.c.uses < links.c.max_uses))
+        .where(
+            links.c.id == link_id,
+            links.c.revoked_at.is_(None),
+            or_(links.c.max_uses.is_(None), links.c.uses < links.c.max_uses),
+        )
         .values(uses=links.c.uses + 1)
     )
     return bool(result.rowcount)

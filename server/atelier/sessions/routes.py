@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from atelier import files
@@ -39,7 +41,10 @@ async def create_session(body: NewSession, services: ServicesDep, caller: Caller
 
 @router.post("/sessions/import", status_code=201, operation_id="import_session", openapi_extra=files.ZIP_BODY)
 async def import_session(
-    request: Request, services: ServicesDep, caller: CallerDep, name: SessionName = Query(default="Imported session")
+    request: Request,
+    services: ServicesDep,
+    caller: CallerDep,
+    name: Annotated[SessionName, Query()] = "Imported session",
 ) -> Session:
     """Make a session from a zip."""
     content = await files.unpack(request.stream(), services.limits)
@@ -48,10 +53,16 @@ async def import_session(
 
 @router.get("/sessions", operation_id="list_sessions")
 async def list_sessions(
-    services: ServicesDep, caller: CallerDep, archived: bool = False, deleted: bool = False, cursor: str | None = None
+    services: ServicesDep,
+    caller: CallerDep,
+    archived: bool = False,
+    deleted: bool = False,
+    cursor: str | None = None,
 ) -> SessionPage:
     """List my sessions, latest change first."""
-    items, following = await service.list_sessions(services, caller, archived=archived, deleted=deleted, cursor=cursor)
+    items, following = await service.list_sessions(
+        services, caller, archived=archived, deleted=deleted, cursor=cursor
+    )
     return SessionPage(items=items, next=following)
 
 
@@ -62,7 +73,9 @@ async def get_session(session_id: str, services: ServicesDep, caller: CallerDep)
 
 
 @router.patch("/sessions/{session_id}", operation_id="change_session")
-async def change_session(session_id: str, body: SessionChange, services: ServicesDep, caller: CallerDep) -> Session:
+async def change_session(
+    session_id: str, body: SessionChange, services: ServicesDep, caller: CallerDep
+) -> Session:
     """Rename or archive a session, or choose its entry."""
     return await service.change_session(
         services, caller, session_id, name=body.name, archived=body.archived, entry=body.entry
@@ -90,7 +103,9 @@ async def duplicate_session(session_id: str, services: ServicesDep, caller: Call
 @router.get("/templates", operation_id="list_templates")
 async def list_templates() -> Templates:
     """List what a session can start from."""
-    return Templates(items=[Template(name=t.name, title=t.title, description=t.description) for t in files.templates()])
+    return Templates(
+        items=[Template(name=t.name, title=t.title, description=t.description) for t in files.templates()]
+    )
 
 
 @router.get("/sessions/{session_id}/members", operation_id="list_members")
@@ -100,7 +115,9 @@ async def list_members(session_id: str, services: ServicesDep, caller: CallerDep
 
 
 @router.patch("/sessions/{session_id}/members/{user_id}", operation_id="change_role")
-async def change_role(session_id: str, user_id: str, body: RoleChange, services: ServicesDep, caller: CallerDep) -> Member:
+async def change_role(
+    session_id: str, user_id: str, body: RoleChange, services: ServicesDep, caller: CallerDep
+) -> Member:
     """Give a member another role."""
     return await members.change_role(services, caller, session_id, user_id, body.role)
 
@@ -136,7 +153,9 @@ async def preview_link(token: str, services: ServicesDep) -> LinkPreview:
 
 
 @router.post("/links/{token}/join", operation_id="join_link", dependencies=[Depends(rate_limited("guests"))])
-async def join_link(token: str, response: Response, services: ServicesDep, caller: OptionalCallerDep, body: Join | None = None) -> Joined:
+async def join_link(
+    token: str, response: Response, services: ServicesDep, caller: OptionalCallerDep, body: Join | None = None
+) -> Joined:
     """Come in by a share link, as whoever I am, or as a new guest."""
     joined = await members.join_link(services, caller, token, body.display_name if body else None)
     user = await me(services, joined.caller)
@@ -145,6 +164,10 @@ async def join_link(token: str, response: Response, services: ServicesDep, calle
     set_login_cookie(response, services, joined.made.cookie)
     tokens = joined.made.credentials
     return Joined(
-        session=joined.session, role=joined.session.role, user=user, access_token=tokens.access_token,
-        expires_in=tokens.expires_in, refresh_token=tokens.refresh_token,
+        session=joined.session,
+        role=joined.session.role,
+        user=user,
+        access_token=tokens.access_token,
+        expires_in=tokens.expires_in,
+        refresh_token=tokens.refresh_token,
     )

@@ -8,7 +8,10 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from atelier.auth import DisplayName, Role, User
 
-SessionName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f]+$")]
+SessionName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120, pattern=r"^[^\x00-\x1f\x7f]+$"),
+]
 GrantedRole = Literal["view", "comment", "run", "edit"]
 
 
@@ -20,7 +23,9 @@ class NewSession(BaseModel):
 class SessionChange(BaseModel):
     name: SessionName | None = None
     archived: bool | None = None
-    entry: str | None = Field(default=None, max_length=1024, description="the path that Run takes when no file is open")
+    entry: str | None = Field(
+        default=None, max_length=1024, description="the path that Run takes when no file is open"
+    )
 
 
 class Session(BaseModel):

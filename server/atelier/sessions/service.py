@@ -44,7 +44,9 @@ async def create_session(services: Services, caller: Caller, name: str, template
     return await _create(services, caller, name, content.files, content.entry)
 
 
-async def create_from_zip(services: Services, caller: Caller, name: str, content: dict[str, bytes]) -> Session:
+async def create_from_zip(
+    services: Services, caller: Caller, name: str, content: dict[str, bytes]
+) -> Session:
     """Make a session from files that have been unpacked and checked."""
     return await _create(services, caller, name, content, None)
 
@@ -60,14 +62,34 @@ async def duplicate_session(services: Services, caller: Caller, session_id: str)
     return await _create(services, caller, f"Copy of {session.name}"[:120], content, session.entry)
 
 
-async def _create(services: Services, caller: Caller, name: str, content: dict[str, bytes], entry: str | None) -> Session:
+async def _create(
+    services: Services, caller: Caller, name: str, content: dict[str, bytes], entry: str | None
+) -> Session:
     session_id, now = new_id("ses"), times.now()
     async with services.db.begin() as db:
         if await queries.count_owned(db, caller.user_id) >= services.limits.sessions_per_user:
-            raise Conflict("too_many_sessions", f"One person owns at most {services.limits.sessions_per_user} sessions.",
-                           next_step="Delete one that you no longer need.")
-        await queries.add_session(db, id=session_id, name=name, entry=entry, created_by=caller.user_id, created_at=now, updated_at=now)
-        await queries.add_member(db, session_id=session_id, user_id=caller.user_id, role=Role.OWNER.value, joined_at=now, opened_at=now)
+            raise Conflict(
+                "too_many_sessions",
+                f"One person owns at most {services.limits.sessions_per_user} sessions.",
+                next_step="Delete one that you no longer need.",
+            )
+        await queries.add_session(
+            db,
+            id=session_id,
+            name=name,
+            entry=entry,
+            created_by=caller.user_id,
+            created_at=now,
+            updated_at=now,
+        )
+        await queries.add_member(
+            db,
+            session_id=session_id,
+            user_id=caller.user_id,
+            role=Role.OWNER.value,
+            joined_at=now,
+            opened_at=now,
+        )
     if content:
         await files.seed(services, session_id, caller.user_id, content)
     return await get_session(services, caller, session_id)
@@ -85,7 +107,12 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
 
 
 async def list_sessions(
-    services: Services, caller: Caller, *, archived: bool = False, deleted: bool = False, cursor: str | None = None
+    services: Services,
+    caller: Caller,
+    *,
+    archived: bool = False,
+    deleted: bool = False,
+    cursor: str | None = None,
 ) -> tuple[list[Session], str | None]:
     """Return a page of the caller's sessions, latest change first, and the cursor of the next one.
 
@@ -96,7 +123,9 @@ async def list_sessions(
     if cursor is not None:
         at, _, session_id = cursor.partition("-")
         if not at.isdigit() or len(at) > 15:
-            raise BadRequest("bad_cursor", "This is not a cursor of this list.", next_step="Start from the first page.")
+            raise BadRequest(
+                "bad_cursor", "This is not a cursor of this list.", next_step="Start from the first page."
+            )
         before = (int(at), session_id)
     async with services.db.begin() as db:
         rows = await queries.sessions_of(
@@ -107,7 +136,13 @@ async def list_sessions(
 
 
 async def change_session(
-    services: Services, caller: Caller, session_id: str, *, name: str | None, archived: bool | None, entry: str | None
+    services: Services,
+    caller: Caller,
+    session_id: str,
+    *,
+    name: str | None,
+    archived: bool | None,
+    entry: str | None,
 ) -> Session:
     """Rename or archive (owners), or choose the entry (whoever edits).
 
@@ -127,7 +162,12 @@ async def change_session(
             changes["entry"] = entry or None
         await queries.change_session(db, session_id, **changes)
     session = await get_session(services, caller, session_id)
-    await publish(services, session_id, "session.changed", {"name": session.name, "entry": session.entry, "archived": session.archived})
+    await publish(
+        services,
+        session_id,
+        "session.changed",
+        {"name": session.name, "entry": session.entry, "archived": session.archived},
+    )
     return session
 
 
@@ -166,5 +206,8 @@ async def _row(db: AsyncConnection, session_id: str) -> RowMapping:
 
 
 def _missing() -> NotFound:
-    return NotFound("session_not_found", "There is no such session, or you are not one of its members.",
-                    next_step="Ask its owner for a share link.")
+    return NotFound(
+        "session_not_found",
+        "There is no such session, or you are not one of its members.",
+        next_step="Ask its owner for a share link.",
+    )

@@ -47,7 +47,11 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_LOG_INS_PER_MINUTE": "1000"},
+                env={
+                    **os.environ,
+                    "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000",
+                    "ATELIER_LIMIT_LOG_INS_PER_MINUTE": "1000",
+                },
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -80,4 +80,6 @@ def open_file(page: Page, path: str) -> None:
     page.keyboard.press("ControlOrMeta+p")
     page.keyboard.type(path)
     page.keyboard.press("Enter")
-    expect(page.get_by_role("tab", name=re.compile(re.escape(path.split("/")[-1])), selected=True)).to_be_visible()
+    expect(
+        page.get_by_role("tab", name=re.compile(re.escape(path.split("/")[-1])), selected=True)
+    ).to_be_visible()

@@ -33,14 +33,23 @@ def fits(page: Page) -> bool:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", list(SIZES))
-def test_the_editor_and_its_dialogs_are_accessible(server: Server, person: Person, size: str, scheme: str) -> None:
-    ada = person(viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone", is_mobile=size == "phone")
+def test_the_editor_and_its_dialogs_are_accessible(
+    server: Server, person: Person, size: str, scheme: str
+) -> None:
+    ada = person(
+        viewport=SIZES[size], color_scheme=scheme, has_touch=size == "phone", is_mobile=size == "phone"
+    )
     land(ada, server.url)
     assert violations(ada) == []
     assert fits(ada)
     for key in ("F1", "ControlOrMeta+p", "ControlOrMeta+Shift+f"):
         ada.keyboard.press(key)
-        expect(ada.get_by_role("combobox").or_(ada.get_by_role("searchbox")).or_(ada.get_by_role("textbox")).first).to_be_visible()
+        expect(
+            ada.get_by_role("combobox")
+            .or_(ada.get_by_role("searchbox"))
+            .or_(ada.get_by_role("textbox"))
+            .first
+        ).to_be_visible()
         assert violations(ada) == [], key
         ada.keyboard.press("Escape")
     ada.get_by_role("button", name="Share", exact=True).first.click()
@@ -55,7 +64,9 @@ def test_the_editor_and_its_dialogs_are_accessible(server: Server, person: Perso
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", list(SIZES))
-@pytest.mark.parametrize("path", ["/login", "/signup", "/reset", "/sessions", "/settings", "/help", "/no-such-page"])
+@pytest.mark.parametrize(
+    "path", ["/login", "/signup", "/reset", "/sessions", "/settings", "/help", "/no-such-page"]
+)
 def test_the_pages_are_accessible(server: Server, person: Person, path: str, size: str, scheme: str) -> None:
     ada = person(viewport=SIZES[size], color_scheme=scheme)
     if path in ("/sessions", "/settings"):
@@ -70,7 +81,9 @@ def test_the_phone_shows_one_pane_at_a_time(server: Server, person: Person) -> N
     land(ada, server.url)
     bar = ada.get_by_role("navigation").last
     for name in ("Files", "Output", "People", "Code"):
-        bar.get_by_role("button", name=re.compile(name)).or_(bar.get_by_role("tab", name=re.compile(name))).first.tap()
+        bar.get_by_role("button", name=re.compile(name)).or_(
+            bar.get_by_role("tab", name=re.compile(name))
+        ).first.tap()
         assert fits(ada), name
     expect(text(ada)).to_be_visible()
     type_at_start(ada, "# from a phone\n")
