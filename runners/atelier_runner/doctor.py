@@ -69,7 +69,7 @@ for folder in ("/work", "/tmp"):
     found["disk"][folder] = size
     os.unlink(folder + "/fill")
 print(json.dumps(found))
-""" % (NAMESPACES,)
+""" % (NAMESPACES,)  # noqa: UP031 - it is a program full of braces
 
 
 async def examine(attempt: Try, setup: Setup) -> tuple[tuple[Control, ...], str | None]:

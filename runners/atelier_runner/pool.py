@@ -98,7 +98,7 @@ class Pool:
                 retry = min(retry * 2, LONGEST_RETRY)
                 continue
             retry = FIRST_RETRY
-            sandbox.on_death = lambda sandbox=sandbox: self._died(sandbox)  # type: ignore[misc]
+            sandbox.on_death = lambda sandbox=sandbox: self._died(sandbox)
             if sandbox.alive:
                 self._idle.append(sandbox)
             else:

@@ -150,8 +150,7 @@ class Launcher:
         try:
             born = await asyncio.shield(spawning)
         except asyncio.CancelledError:
-            born = await spawning
-            await loop.run_in_executor(self._thread, self._end, born)
+            await self._discard(await spawning, None)
             raise
         writer: asyncio.StreamWriter | None = None
         try:
@@ -171,6 +170,8 @@ class Launcher:
     async def _discard(self, born: _Born, writer: asyncio.StreamWriter | None) -> None:
         if writer is not None:
             writer.close()
+        else:
+            born.socket.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(born.pidfd, signal.SIGKILL)
         await asyncio.get_running_loop().run_in_executor(self._thread, self._end, born)
@@ -246,9 +247,11 @@ class Launcher:
                 disk_mb=disk_mb,
                 handles=handles,
             )
+            nothing: dict[str, str] = {}
+            groups: list[int] | None = None if uid is None else []
             return subprocess.Popen(
-                line, stdin=stream, stdout=stream, stderr=errors, env={}, cwd="/", pass_fds=handles.all(),
-                user=uid, group=uid, extra_groups=None if uid is None else [],
+                line, stdin=stream.fileno(), stdout=stream.fileno(), stderr=errors, env=nothing, cwd="/",
+                pass_fds=handles.all(), user=uid, group=uid, extra_groups=groups,
             )  # fmt: skip
 
     def _end(self, born: _Born) -> None:

@@ -19,6 +19,7 @@ from atelier.services import Services
 from atelier.settings import Settings
 
 BASE = "http://testserver"
+pytest_plugins = ["tests.postgres"]
 
 
 @pytest.fixture
@@ -75,7 +76,9 @@ class Somebody:
         """Send a request that must succeed; returns its JSON, or the answer where there is none."""
         answer = await self.http.request(method, f"/api/v1{path}", **options)
         assert answer.is_success, answer.text
-        return answer.json() if "json" in answer.headers.get("content-type", "") else answer
+        return (
+            answer.json() if answer.content and "json" in answer.headers.get("content-type", "") else answer
+        )
 
     async def refused(self, status: int, code: str, method: str, path: str, **options: Any) -> dict[str, Any]:
         """Send a request that must be refused with this status and code; returns the problem."""

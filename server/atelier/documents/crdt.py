@@ -118,7 +118,7 @@ def text_in(update: bytes) -> str:
     return _text(doc)
 
 
-def _text(doc: Doc) -> str:
+def _text(doc: Doc[Any]) -> str:
     return str(doc.get(TEXT, type=Text))
 
 

@@ -38,7 +38,7 @@ async def open_link(token: str, services: ServicesDep) -> Response:
 @router.get("/join")
 async def join_page(request: Request, services: ServicesDep, caller: OptionalCallerDep) -> Response:
     """Show where the link leads, with the text, and ask for a name."""
-    preview = await sessions.preview_link(services, _token(request))
+    preview = await sessions.preview_link(services, _token(request), caller)
     if caller is not None:
         try:
             await sessions.get_session(services, caller, preview.session_id)
@@ -60,7 +60,7 @@ async def join(request: Request, services: ServicesDep, caller: OptionalCallerDe
             services, caller, token, display_name(name) if caller is None else None
         )
     except (Invalid, Conflict) as error:
-        preview = await sessions.preview_link(services, token)
+        preview = await sessions.preview_link(services, token, caller)
         return await _form(request, services, caller, preview, name=name, error=error)
     answer = RedirectResponse(f"/s/{joined.session.id}", 303)
     answer.delete_cookie(_COOKIE, path="/join")

@@ -143,7 +143,7 @@ async def revoke_link(services: Services, caller: Caller, session_id: str, link_
     await publish(services, session_id, "link.revoked", {"link_id": link_id, "removed": removed})
 
 
-async def preview_link(services: Services, token: str) -> LinkPreview:
+async def preview_link(services: Services, token: str, caller: Caller | None = None) -> LinkPreview:
     """Say where a link leads; using it up takes `join_link`.
 
     Raises:
@@ -151,7 +151,7 @@ async def preview_link(services: Services, token: str) -> LinkPreview:
         Gone: `link_revoked`, `link_expired`, `link_used_up`.
     """
     async with services.db.begin() as db:
-        return LinkPreview.model_validate(dict(await _live_link(db, token)))
+        return LinkPreview.model_validate(dict(await _live_link(db, token, member=caller)))
 
 
 async def join_link(

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, and_, delete, func, insert, or_, select, update
+from sqlalchemy import RowMapping, ScalarSelect, and_, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atelier.db.tables import links, members, sessions, users
+
+
+def _count_of_members() -> ScalarSelect[int]:
+    everybody = members.alias()
+    query = select(func.count()).select_from(everybody)
+    return query.where(everybody.c.session_id == sessions.c.id).scalar_subquery()
 
 
 async def add_session(db: AsyncConnection, **values: Any) -> None:
@@ -16,12 +22,7 @@ async def add_session(db: AsyncConnection, **values: Any) -> None:
 
 async def session(db: AsyncConnection, session_id: str) -> RowMapping | None:
     """Return a session that is not deleted, with `members`, the number of people in it."""
-    counted = (
-        select(func.count())
-        .select_from(members)
-        .where(members.c.session_id == sessions.c.id)
-        .scalar_subquery()
-    )
+    counted = _count_of_members()
     query = select(sessions, counted.label("members")).where(sessions.c.id == session_id)
     return (await db.execute(query)).mappings().one_or_none()
 
@@ -36,12 +37,7 @@ async def sessions_of(
     most: int,
 ) -> list[RowMapping]:
     """Return a person's sessions with their `role`, latest change first."""
-    counted = (
-        select(func.count())
-        .select_from(members)
-        .where(members.c.session_id == sessions.c.id)
-        .scalar_subquery()
-    )
+    counted = _count_of_members()
     query = (
         select(sessions, members.c.role, counted.label("members"))
         .join(members, members.c.session_id == sessions.c.id)

@@ -1,0 +1,213 @@
+"""Runs over HTTP in the real sandbox: output, input, limits, cancel, resume, roles."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from atelier.services import Services
+from atelier.settings import Settings
+
+from ..conftest import MakeGuest, Somebody, client_of, invite, running, session_of
+
+
+async def begin(
+    person: Somebody, session_id: str, program: str, *, name: str = "main.py", **body: Any
+) -> str:
+    await person.ok("PUT", f"/sessions/{session_id}/files/{name}", content=program.encode())
+    answer = await person.http.post(f"/api/v1/sessions/{session_id}/runs", json={"entry": name, **body})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+async def events(person: Somebody, session_id: str, run_id: str, after: int = 0) -> list[dict[str, Any]]:
+    headers = {"Last-Event-ID": str(after)} if after else {}
+    answer = await person.http.get(
+        f"/api/v1/sessions/{session_id}/runs/{run_id}/events", headers=headers, timeout=40
+    )
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    found = []
+    for block in answer.text.strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        found.append({"id": int(fields["id"]), "type": fields["event"], **json.loads(fields["data"])})
+    return found
+
+
+def printed(found: list[dict[str, Any]], stream: str = "stdout") -> str:
+    return "".join(event["data"] for event in found if event["type"] == stream)
+
+
+PROGRAMS = {
+    "main.py": "import sys; print('out', sys.argv[1:], input()); print('err', file=sys.stderr)",
+    "main.mjs": "process.stdin.on('data', d => { console.log('out', process.argv.slice(2), String(d).trim()); console.error('err') })",
+    "main.ts": "const x: string = 'out'; process.stdin.on('data', (d: Buffer) => { console.log(x, process.argv.slice(2), String(d).trim()); console.error('err') })",
+    "main.sh": 'read line; echo "out $* $line"; echo err >&2',
+}
+
+
+@pytest.mark.parametrize("name", list(PROGRAMS))
+async def test_each_language_prints_reads_and_takes_arguments(guest: MakeGuest, name: str) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    run_id = await begin(ada, session_id, PROGRAMS[name], name=name, args=["one"], stdin="typed\n")
+    found = await events(ada, session_id, run_id)
+    assert [event["id"] for event in found] == list(range(1, len(found) + 1))
+    assert (found[0]["type"], found[-1]["type"]) == ("started", "exited")
+    assert "out" in printed(found)
+    assert "one" in printed(found)
+    assert "typed" in printed(found)
+    assert printed(found, "stderr") == "err\n"
+    last = found[-1]
+    assert (last["reason"], last["code"]) == ("exited", 0)
+    assert last["wall_seconds"] > 0
+    assert last["peak_memory_bytes"] > 0
+    run = await ada.ok("GET", f"/sessions/{session_id}/runs/{run_id}")
+    assert run["status"] == "ended"
+
+
+async def test_events_resume_after_a_number(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    run_id = await begin(ada, session_id, "print(1)")
+    found = await events(ada, session_id, run_id)
+    assert await events(ada, session_id, run_id, after=1) == found[1:]
+    answer = await ada.http.get(
+        f"/api/v1/sessions/{session_id}/runs/{run_id}/events", headers={"Last-Event-ID": str(len(found))}
+    )
+    assert answer.text == ""
+    await ada.refused(
+        400,
+        "bad_event_id",
+        "GET",
+        f"/sessions/{session_id}/runs/{run_id}/events",
+        headers={"Last-Event-ID": "x"},
+    )
+
+
+async def test_a_character_cut_in_two_is_put_together(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    program = "import os,time\nfor b in '😀é'.encode():\n    os.write(1, bytes([b])); time.sleep(0.01)\nos.write(1, b'\\xff')"
+    found = await events(ada, session_id, await begin(ada, session_id, program))
+    assert printed(found) == "😀é\ufffd"
+
+
+async def test_input_is_typed_while_it_runs_and_everyone_s_socket_hears_of_it(
+    guest: MakeGuest, services: Services
+) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    heard = []
+    async with services.bus.subscribe(f"events:{session_id}") as signals:
+        run_id = await begin(
+            ada,
+            session_id,
+            "print('ready', flush=True)\nfor line in iter(input, 'stop'): print('got', line, flush=True)",
+        )
+        async for signal in signals:
+            if signal:
+                heard.append(json.loads(signal)["data"]["data"])
+            if "ready" in "".join(heard):
+                break
+        for line in ("héllo", "stop"):
+            await ada.ok("POST", f"/sessions/{session_id}/runs/{run_id}/stdin", json={"data": f"{line}\n"})
+        found = await events(ada, session_id, run_id)
+    assert printed(found) == "ready\ngot héllo\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "limits", "reason"),
+    [
+        ("while True: pass", {"cpu_seconds": 0.5}, "cpu_time"),
+        ("import time; time.sleep(60)", {"wall_seconds": 0.5}, "wall_time"),
+        ("x = bytearray(400_000_000)", {"memory_mb": 64}, "memory"),
+        ("while True: print('x' * 1000)", {"output_bytes": 50_000}, "output"),
+        ("import os; os.abort()", {}, "signalled"),
+    ],
+)
+async def test_each_limit_has_its_reason(
+    guest: MakeGuest, program: str, limits: dict[str, Any], reason: str
+) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    found = await events(ada, session_id, await begin(ada, session_id, program, limits=limits, stdin=""))
+    assert found[-1]["reason"] == reason
+    assert len(printed(found)) <= 50_000 + 8192
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"entry": "none.py"}, 404, "entry_not_found"),
+        ({"entry": "notes.txt"}, 422, "language_unknown"),
+        ({"language": "cobol"}, 422, "language_unknown"),
+        ({"limits": {"memory_mb": 10_000_000}}, 422, "limit_too_high"),
+        ({"limits": {"wall_seconds": 0}}, 422, "invalid_request"),
+        ({"limits": {"wall_seconds": -1}}, 422, "invalid_request"),
+    ],
+)
+async def test_bad_runs_are_refused_by_name(
+    guest: MakeGuest, body: dict[str, Any], status: int, code: str
+) -> None:
+    ada = await guest()
+    session_id = await session_of(ada, "python")
+    await ada.ok("PUT", f"/sessions/{session_id}/files/notes.txt", content=b"x")
+    await ada.refused(status, code, "POST", f"/sessions/{session_id}/runs", json=body)
+
+
+async def test_nan_is_no_limit(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada, "python")
+    headers = {"content-type": "application/json"}
+    await ada.refused(
+        422,
+        "invalid_request",
+        "POST",
+        f"/sessions/{session_id}/runs",
+        content='{"limits":{"wall_seconds":NaN}}',
+        headers=headers,
+    )
+
+
+async def test_cancel_ends_a_running_program_and_the_role_run_may(guest: MakeGuest) -> None:
+    ada, bob = await guest("Ada"), await guest("Bob")
+    session_id = await session_of(ada)
+    await invite(ada, session_id, bob, "run")
+    run_id = await begin(ada, session_id, "import time; print('on', flush=True); time.sleep(60)")
+    reading = asyncio.create_task(events(ada, session_id, run_id))
+    await bob.ok("DELETE", f"/sessions/{session_id}/runs/{run_id}")
+    found = await asyncio.wait_for(reading, 10)
+    assert found[-1]["reason"] == "cancelled"
+    own = await bob.ok("POST", f"/sessions/{session_id}/runs", json={})
+    assert (await events(bob, session_id, own["id"]))[-1]["type"] == "exited"
+
+
+async def test_a_run_that_the_server_left_behind_ends_as_lost(settings: Settings) -> None:
+    async with running(settings) as app:
+        session_id, run_id, token = await left_behind(app)
+    async with running(settings) as app:
+        async with client_of(app, Authorization=f"Bearer {token}") as http:
+            run = (await http.get(f"/api/v1/sessions/{session_id}/runs/{run_id}")).json()
+            text = (await http.get(f"/api/v1/sessions/{session_id}/runs/{run_id}/events")).text
+    assert (run["status"], run["result"]["reason"]) == ("ended", "lost")
+    assert "event: exited" in text
+
+
+async def left_behind(app: FastAPI) -> tuple[str, str, str]:
+    """Start a long program and leave the server while it runs."""
+
+    async with client_of(app) as http:
+        made = (await http.post("/api/v1/guests", json={"display_name": "Ada"})).json()
+        bearer = {"Authorization": f"Bearer {made['access_token']}"}
+        session = (await http.post("/api/v1/sessions", json={"name": "x"}, headers=bearer)).json()
+        await http.put(
+            f"/api/v1/sessions/{session['id']}/files/main.py",
+            content=b"import time; time.sleep(60)",
+            headers=bearer,
+        )
+        run = (await http.post(f"/api/v1/sessions/{session['id']}/runs", json={}, headers=bearer)).json()
+    return session["id"], run["id"], made["access_token"]
