@@ -1,0 +1,198 @@
+"""Unmodified Yjs clients in Node and a server that can be killed, for tests of the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+BIN = Path(sys.executable).parent
+NODE_TESTS = Path(__file__).parents[1] / "node"
+
+
+class LiveServer:
+    """`atelier serve` on one port and folder; may be killed and started again."""
+
+    def __init__(self, data: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._data = data
+        self._process: Process | None = None
+
+    async def start(self) -> None:
+        """Start and wait until it says that it is ready."""
+        with (self._data / "server.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                BIN / "atelier", "serve", "--port", str(self.port), "--data", str(self._data), stdout=PIPE, stderr=log,
+                env={**os.environ, "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_FRAME_BYTES": "1048576"},
+            )  # fmt: skip
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), 20)
+        assert b"ready" in line, (self._data / "server.log").read_text()[-2000:]
+
+    async def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        """Kill (or ask to end) and wait."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            await self._process.communicate()
+            self._process = None
+
+
+@asynccontextmanager
+async def live_server(data: Path) -> AsyncIterator[LiveServer]:
+    """Run a server around a block."""
+    server = LiveServer(data)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.end(signal.SIGTERM)
+
+
+class Node:
+    """The process that the clients live in."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._ids = itertools.count()
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._reader = asyncio.create_task(self._read())
+
+    async def ask(self, do: str, **arguments: Any) -> Any:
+        """Send one command and wait for its answer."""
+        number = next(self._ids)
+        done = self._waiting[number] = asyncio.get_running_loop().create_future()
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"id": number, "do": do, **arguments}).encode() + b"\n")
+        return await asyncio.wait_for(done, 20)
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            answer = json.loads(line)
+            done = self._waiting.pop(answer["id"])
+            if "error" in answer:
+                done.set_exception(AssertionError(answer["error"]))
+            else:
+                done.set_result(answer["ok"])
+
+    async def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
+        await self._reader
+
+
+@asynccontextmanager
+async def node() -> AsyncIterator[Node]:
+    """Run Node around a block."""
+    if not (NODE_TESTS / "node_modules").exists():
+        assert os.environ.get("CI") != "true", "the Node packages of the tests are missing"
+        pytest.skip("deploy/setup.sh node server/tests/node")
+    program = shutil.which("node", path=str(BIN)) or "node"
+    process = await asyncio.create_subprocess_exec(
+        program, "client.mjs", cwd=NODE_TESTS, stdin=PIPE, stdout=PIPE, stderr=None, limit=64 * 1024 * 1024
+    )
+    running = Node(process)
+    try:
+        yield running
+    finally:
+        await running.close()
+
+
+@dataclass(slots=True)
+class Peer:
+    """One client: a person with one document open in one dialect."""
+
+    node: Node
+    name: str
+    acknowledged: list[str] = field(default_factory=list)
+
+    async def do(self, action: str, **arguments: Any) -> Any:
+        """Send a command for this client."""
+        return await self.node.ask(action, client=self.name, **arguments)
+
+    async def state(self) -> dict[str, Any]:
+        """Return what the client knows now."""
+        found: dict[str, Any] = await self.do("state")
+        return found
+
+    async def until(self, condition: Callable[[dict[str, Any]], bool], seconds: float = 15) -> dict[str, Any]:
+        """Ask again and again until the state fulfils the condition."""
+        end = time.monotonic() + seconds
+        while True:
+            state = await self.state()
+            if condition(state):
+                return state
+            assert time.monotonic() < end, f"{self.name}: {str(state)[:1500]}"
+            await asyncio.sleep(0.01)
+
+
+class World:
+    """A server, Node, and people with a session."""
+
+    def __init__(self, server: LiveServer, node: Node, http: httpx2.AsyncClient) -> None:
+        self.server, self.node, self.http = server, node, http
+        self.tokens: dict[str, str] = {}
+        self.session = ""
+
+    async def call(self, who: str, method: str, path: str, **options: Any) -> httpx2.Response:
+        """Call the API as somebody."""
+        headers = {"Authorization": f"Bearer {self.tokens[who]}"}
+        return await self.http.request(method, f"{self.server.url}/api/v1{path}", headers=headers, **options)
+
+    async def guest(self, name: str, role: str | None = None) -> None:
+        """Make a guest: the owner of a new session, or a member of it by a link."""
+        made = await self.http.post(f"{self.server.url}/api/v1/guests", json={"display_name": name})
+        self.tokens[name] = made.json()["access_token"]
+        if role is None:
+            self.session = (await self.call(name, "POST", "/sessions", json={"name": "Test"})).json()["id"]
+        else:
+            owner = next(iter(self.tokens))
+            link = (await self.call(owner, "POST", f"/sessions/{self.session}/links", json={"role": role})).json()
+            assert (await self.call(name, "POST", f"/links/{link['token']}/join")).status_code == 200
+
+    async def put(self, who: str, path: str, text: str) -> str:
+        """Write a file; returns its document's id."""
+        answer = await self.call(who, "PUT", f"/sessions/{self.session}/files/{path}", content=text.encode())
+        assert answer.is_success, answer.text
+        return str(answer.json()["document_id"])
+
+    async def text(self, who: str, path: str) -> str:
+        """Read a file."""
+        return (await self.call(who, "GET", f"/sessions/{self.session}/files/{path}")).text
+
+    async def open(self, who: str, dialect: str, document: str, *, name: str = "", synced: bool = True) -> Peer:
+        """Open a document with an unmodified client."""
+        peer = Peer(self.node, name or f"{who}/{dialect}/{document}")
+        await peer.do("open", dialect=dialect, url=self.server.url, session=self.session, document=document, token=self.tokens[who], name=who)
+        if synced:
+            await peer.until(lambda state: bool(state["synced"]))
+        return peer
+
+
+@asynccontextmanager
+async def world(data: Path) -> AsyncIterator[World]:
+    """A server, Node and an owner called Ada."""
+    async with live_server(data) as server, node() as running, httpx2.AsyncClient(timeout=20) as http:
+        made = World(server, running, http)
+        await made.guest("Ada")
+        yield made

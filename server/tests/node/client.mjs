@@ -1,0 +1,146 @@
+// Unmodified Yjs clients, driven by lines of JSON: {id, do, …} on stdin, {id, …} on stdout.
+import { createInterface } from "node:readline";
+import { HocuspocusProvider, HocuspocusProviderWebsocket } from "@hocuspocus/provider";
+import WebSocket from "ws";
+import { WebsocketProvider } from "y-websocket";
+import * as Y from "yjs";
+
+const clients = new Map();
+const sockets = new Map(); // one Hocuspocus socket per person
+
+class YWebsocket {
+  constructor({ url, session, document, token }) {
+    this.doc = new Y.Doc();
+    this.pending = new Set();
+    const path = `${url.replace("http", "ws")}/api/v1/sessions/${session}/documents`;
+    this.provider = new WebsocketProvider(path, document, this.doc, {
+      params: { token },
+      WebSocketPolyfill: WebSocket,
+      disableBc: true,
+      maxBackoffTime: 500,
+    });
+    this.provider.on("connection-close", (event) => (this.closed = { code: event?.code, reason: event?.reason }));
+  }
+  get synced() {
+    return this.provider.synced && this.provider.wsconnected;
+  }
+  connect() {
+    this.provider.connect();
+  }
+  disconnect() {
+    this.provider.disconnect();
+  }
+  destroy() {
+    this.provider.destroy();
+  }
+  get saved() {
+    return this.synced;
+  }
+}
+
+class Hocuspocus {
+  constructor({ url, session, document, token, name }) {
+    this.doc = new Y.Doc();
+    if (!sockets.has(name)) {
+      sockets.set(
+        name,
+        new HocuspocusProviderWebsocket({
+          url: `${url.replace("http", "ws")}/api/v1/sessions/${session}/sync`,
+          WebSocketPolyfill: WebSocket,
+          delay: 100,
+          minDelay: 50,
+          maxDelay: 500,
+        }),
+      );
+    }
+    this.socket = sockets.get(name);
+    this.provider = new HocuspocusProvider({
+      websocketProvider: this.socket,
+      name: document,
+      document: this.doc,
+      token,
+      onAuthenticated: ({ scope }) => (this.scope = scope),
+      onClose: ({ event }) => (this.closed = { code: event.code, reason: String(event.reason ?? "") }),
+    });
+    this.provider.attach();
+  }
+  get synced() {
+    return this.provider.synced && this.socket.status === "connected";
+  }
+  get saved() {
+    return this.synced && this.provider.unsyncedChanges === 0;
+  }
+  connect() {
+    this.socket.connect();
+  }
+  disconnect() {
+    this.socket.disconnect();
+  }
+  destroy() {
+    this.provider.destroy();
+    this.socket.destroy();
+  }
+}
+
+const DIALECTS = { "y-websocket": YWebsocket, hocuspocus: Hocuspocus };
+
+const state = (client) => {
+  const text = client.doc.getText("content");
+  const awareness = client.provider.awareness;
+  return {
+    text: text.toString(),
+    synced: client.synced,
+    saved: client.saved,
+    unsynced: client.provider.unsyncedChanges ?? 0,
+    scope: client.scope ?? null,
+    closed: client.closed ?? null,
+    vector: Buffer.from(Y.encodeStateVector(client.doc)).toString("hex"),
+    people: awareness === null ? [] : [...awareness.getStates()].map(([id, s]) => ({ id, own: id === client.doc.clientID, ...s })),
+    files: client.doc.getMap("files").toJSON(),
+  };
+};
+
+const actions = {
+  open(command) {
+    clients.set(command.client, new DIALECTS[command.dialect](command));
+  },
+  insert({ client, at, text }) {
+    const content = clients.get(client).doc.getText("content");
+    content.insert(Math.min(at, content.length), text);
+  },
+  remove({ client, at, length }) {
+    const content = clients.get(client).doc.getText("content");
+    const from = Math.min(at, content.length);
+    content.delete(from, Math.min(length, content.length - from));
+  },
+  file({ client, id, fields }) {
+    const { doc } = clients.get(client);
+    const files = doc.getMap("files");
+    doc.transact(() => {
+      const node = files.get(id) ?? files.set(id, new Y.Map());
+      for (const [name, value] of Object.entries(fields)) node.set(name, value);
+    });
+  },
+  presence({ client, state: own }) {
+    clients.get(client).provider.awareness.setLocalState(own);
+  },
+  connect: ({ client }) => clients.get(client).connect(),
+  disconnect: ({ client }) => clients.get(client).disconnect(),
+  destroy({ client }) {
+    clients.get(client).destroy();
+    clients.delete(client);
+  },
+  state: ({ client }) => state(clients.get(client)),
+};
+
+createInterface({ input: process.stdin }).on("line", (line) => {
+  const command = JSON.parse(line);
+  let answer;
+  try {
+    answer = { id: command.id, ok: actions[command.do](command) ?? null };
+  } catch (error) {
+    answer = { id: command.id, error: String(error?.stack ?? error) };
+  }
+  process.stdout.write(`${JSON.stringify(answer)}\n`);
+});
+process.stdin.on("end", () => process.exit(0));
