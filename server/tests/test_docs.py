@@ -37,10 +37,18 @@ def raised_codes() -> set[str]:
     return found
 
 
+def path_codes() -> set[str]:
+    """Return the codes that `files/paths.py` and the runner's own refusals hand on."""
+    codes = set(re.findall(r'return "(path_[a-z_]+)"', (SOURCE / "files" / "paths.py").read_text()))
+    for path in (ROOT / "runners" / "atelier_runner").rglob("*.py"):
+        codes |= set(re.findall(r'SpecInvalid\(\s*"([a-z_]+)"', path.read_text()))
+    return codes
+
+
 def test_every_error_code_is_documented_and_every_documented_one_exists() -> None:
     documented = set(re.findall(r"^\| `([a-z_]+)` \|", (DOCS / "errors.md").read_text(), re.MULTILINE))
     generic = {"invalid_request", "not_found", "method_not_allowed", "internal"}  # rendered by problems.py
-    assert raised_codes() | generic == documented
+    assert raised_codes() | path_codes() | generic == documented
 
 
 @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Settings) if f.name != "limits"])

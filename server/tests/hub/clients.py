@@ -167,7 +167,9 @@ class World:
             self.session = (await self.call(name, "POST", "/sessions", json={"name": "Test"})).json()["id"]
         else:
             owner = next(iter(self.tokens))
-            link = (await self.call(owner, "POST", f"/sessions/{self.session}/links", json={"role": role})).json()
+            link = (
+                await self.call(owner, "POST", f"/sessions/{self.session}/links", json={"role": role})
+            ).json()
             assert (await self.call(name, "POST", f"/links/{link['token']}/join")).status_code == 200
 
     async def put(self, who: str, path: str, text: str) -> str:
@@ -180,10 +182,20 @@ class World:
         """Read a file."""
         return (await self.call(who, "GET", f"/sessions/{self.session}/files/{path}")).text
 
-    async def open(self, who: str, dialect: str, document: str, *, name: str = "", synced: bool = True) -> Peer:
+    async def open(
+        self, who: str, dialect: str, document: str, *, name: str = "", synced: bool = True
+    ) -> Peer:
         """Open a document with an unmodified client."""
         peer = Peer(self.node, name or f"{who}/{dialect}/{document}")
-        await peer.do("open", dialect=dialect, url=self.server.url, session=self.session, document=document, token=self.tokens[who], name=who)
+        await peer.do(
+            "open",
+            dialect=dialect,
+            url=self.server.url,
+            session=self.session,
+            document=document,
+            token=self.tokens[who],
+            name=who,
+        )
         if synced:
             await peer.until(lambda state: bool(state["synced"]))
         return peer

@@ -48,7 +48,10 @@ async def test_many_documents_share_one_hocuspocus_socket(place: World) -> None:
     assert (await peers[1].state())["text"] == "two"
     assert sorted(f["path"] for f in (await peers[2].state())["files"].values()) == ["1.txt", "2.txt"]
     async with asyncio.timeout(5):
-        assert 'atelier_hub_connections{dialect="hocuspocus"} 1.0' in (await place.http.get(f"{place.server.url}/metrics")).text
+        assert (
+            'atelier_hub_connections{dialect="hocuspocus"} 1.0'
+            in (await place.http.get(f"{place.server.url}/metrics")).text
+        )
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -130,6 +133,7 @@ async def test_reconnecting_with_nothing_new_does_not_grow_the_log(place: World)
     ada = await place.open("Ada", "y-websocket", document)
     await ada.do("remove", at=3, length=10)
     await ada.until(lambda s: bool(s["saved"]))
+
     async def appended() -> str:
         metrics = (await place.http.get(f"{place.server.url}/metrics")).text
         return next(line for line in metrics.splitlines() if line.startswith("atelier_hub_appended_total"))

@@ -46,7 +46,8 @@ class Hocuspocus {
         name,
         new HocuspocusProviderWebsocket({
           url: `${url.replace("http", "ws")}/api/v1/sessions/${session}/sync`,
-          WebSocketPolyfill: WebSocket,
+          // Node's own, since the provider closes sockets that are still opening, which `ws` takes for an error.
+          WebSocketPolyfill: globalThis.WebSocket,
           delay: 100,
           minDelay: 50,
           maxDelay: 500,
@@ -106,12 +107,21 @@ const actions = {
   },
   insert({ client, at, text }) {
     const content = clients.get(client).doc.getText("content");
-    content.insert(Math.min(at, content.length), text);
+    let place = Math.min(at, content.length);
+    // Never inside a character: no editor does that, and Yjs and yrs replace the halves of one differently.
+    if (/[\ud800-\udbff]/.test(content.toString()[place - 1] ?? "")) place -= 1;
+    content.insert(place, text);
   },
   remove({ client, at, length }) {
     const content = clients.get(client).doc.getText("content");
     const from = Math.min(at, content.length);
     content.delete(from, Math.min(length, content.length - from));
+  },
+  // Deletes the last character if it is one of `letters`; looking and deleting are one step here.
+  trim({ client, letters }) {
+    const content = clients.get(client).doc.getText("content");
+    const text = content.toString();
+    if (letters.includes(text.at(-1))) content.delete(text.length - 1, 1);
   },
   file({ client, id, fields }) {
     const { doc } = clients.get(client);
