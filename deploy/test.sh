@@ -15,4 +15,4 @@ step "The editor"
 (cd editor-web && npm run --silent test && npm run --silent size)
 [ -d server/tests/node/node_modules ] || deploy/setup.sh node server/tests/node
 step "The server, the runner, the browser"
-exec python -m pytest "$@"
+exec python -m pytest -n 2 --dist loadfile "$@"

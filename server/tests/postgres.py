@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
 
@@ -39,19 +40,18 @@ def postgres_server() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     data = folder / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     subprocess.run(
         as_user(Path(binaries[-1], "initdb"), "-D", data, "-U", "atelier", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8"),
-        check=True, cwd="/", **quiet,
+        check=True, cwd="/", stdout=DEVNULL, stderr=DEVNULL,
     )  # fmt: skip
     server = subprocess.Popen(
         as_user(Path(binaries[-1], "postgres"), "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder, "-c", "max_connections=60"),
-        cwd="/", **quiet,
+        cwd="/", stdout=DEVNULL, stderr=DEVNULL,
     )  # fmt: skip
     try:
         ready = [Path(binaries[-1], "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
         for _ in range(300):
-            if subprocess.run(ready, check=False, **quiet).returncode == 0:
+            if subprocess.run(ready, check=False, stdout=DEVNULL, stderr=DEVNULL).returncode == 0:
                 break
             assert server.poll() is None, "PostgreSQL did not start"
         yield f"postgresql://atelier@127.0.0.1:{port}"

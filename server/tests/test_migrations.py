@@ -32,7 +32,7 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 async def test_up_is_what_the_tables_say_and_down_leaves_nothing(engine: AsyncEngine) -> None:
     def difference(connection: Any) -> list[Any]:
-        return compare_metadata(MigrationContext.configure(connection), metadata)
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
 
     for _ in range(2):
         await migrate(engine, "head")

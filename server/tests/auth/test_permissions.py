@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from atelier.auth import Action, Role, allows
@@ -13,7 +15,7 @@ ORDER = [Role.VIEW, Role.COMMENT, Role.RUN, Role.EDIT, Role.OWNER]
 
 def test_each_role_may_do_what_the_weaker_one_may_and_more() -> None:
     granted = [{action for action in Action if allows(role, action)} for role in ORDER]
-    assert all(weaker < stronger for weaker, stronger in zip(granted, granted[1:], strict=False))
+    assert all(weaker < stronger for weaker, stronger in itertools.pairwise(granted))
     assert granted[-1] == set(Action)
 
 

@@ -50,7 +50,7 @@ async def test_a_stream_that_breaks_leaves_nothing(blobs: Blobs, tmp_path: Path)
         yield b"half"
         raise ConnectionError
 
-    with pytest.raises(Exception):  # noqa: B017, PT011
+    with pytest.raises(Exception):  # noqa: B017
         await blobs.put(broken(), limit=100)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 

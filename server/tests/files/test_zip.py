@@ -41,6 +41,11 @@ def two(first: str, second: str) -> Callable[[zipfile.ZipFile], None]:
     return fill
 
 
+def many(archive: zipfile.ZipFile) -> None:
+    for n in range(2_001):
+        archive.writestr(f"f{n}", "")
+
+
 CASES = {
     "path_traversal": packed(lambda a: a.writestr("../../evil", "x")),
     "path_absolute": packed(lambda a: a.writestr("/evil", "x")),
@@ -49,7 +54,7 @@ CASES = {
     "zip_twins": packed(two("README.md", "readme.MD")),
     "zip_encrypted": encrypted(),
     "zip_invalid": b"this is no zip",
-    "zip_too_many": packed(lambda a: [a.writestr(f"f{n}", "") for n in range(2_001)] and None),
+    "zip_too_many": packed(many),
 }
 
 

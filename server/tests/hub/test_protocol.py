@@ -64,7 +64,7 @@ def test_no_bytes_do_more_than_decode_or_be_refused(data: bytes) -> None:
         try:
             read(data)
         except AtelierError as error:
-            assert error.code  # noqa: PT017
+            assert error.code
 
 
 @given(st.integers(0, 2**49))

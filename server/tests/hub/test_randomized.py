@@ -71,7 +71,9 @@ class Schedule:
         peer = self.one()
         self.count += 1
         marker = chr(FIRST_MARKER + self.count)
-        await peer.do("insert", at=self.random.randrange(6), text=marker + "".join(self.random.choices(LETTERS, k=3)))
+        await peer.do(
+            "insert", at=self.random.randrange(6), text=marker + "".join(self.random.choices(LETTERS, k=3))
+        )
         self.markers[peer.name].append(marker)
 
     async def remove(self) -> None:

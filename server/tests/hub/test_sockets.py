@@ -45,6 +45,13 @@ def update_of(text: str) -> bytes:
     return bytes(doc.get_update())
 
 
+async def heard(socket: ClientConnection, seconds: float = 10) -> bytes:
+    """Return the next frame."""
+    frame = await asyncio.wait_for(socket.recv(), seconds)
+    assert isinstance(frame, bytes)
+    return frame
+
+
 async def closed_with(socket: ClientConnection) -> int | None:
     with pytest.raises(websockets.ConnectionClosed):
         while True:
@@ -118,8 +125,8 @@ async def test_the_state_comes_before_synced_and_synced_comes_last(place: World)
     document = await place.put("Ada", "order.txt", "all of it")
     async with y_socket(place, document) as socket:
         await socket.send(EMPTY_STEP1)
-        assert bytes(await socket.recv())[:2] == b"\x00\x00"  # the server's own step1
-        frame = bytes(await socket.recv())
+        assert (await heard(socket))[:2] == b"\x00\x00"  # the server's own step1
+        frame = await heard(socket)
         assert frame[:2] == b"\x00\x01"
         doc: Doc[Text] = Doc()
         doc.apply_update(frame[3:])
@@ -134,12 +141,12 @@ async def test_a_large_document_comes_in_parts_and_ends_with_an_empty_step2(plac
             await writer.send(b"\x00\x02" + sized(part))
         echoes = 0
         while echoes < len(parts):
-            echoes += bytes(await asyncio.wait_for(writer.recv(), 10))[:2] == b"\x00\x02"
+            echoes += (await heard(writer, 10))[:2] == b"\x00\x02"
     async with y_socket(place, document) as socket:
         await socket.send(EMPTY_STEP1)
-        frames = []
+        frames: list[bytes] = []
         while not frames or frames[-1][:2] != b"\x00\x01":
-            frames.append(bytes(await asyncio.wait_for(socket.recv(), 10)))
+            frames.append((await heard(socket, 10)))
     assert frames[-1] == b"\x00\x01\x02\x00\x00"
     updates = [frame for frame in frames if frame[:2] == b"\x00\x02"]
     assert len(updates) >= 2
@@ -155,8 +162,8 @@ async def test_the_echo_is_the_author_s_proof_and_comes_once(place: World) -> No
             for _ in range(2):
                 await socket.recv()
         await author.send(b"\x00\x02" + sized(update))
-        assert bytes(await asyncio.wait_for(other.recv(), 5)) == b"\x00\x02" + sized(update)
-        assert bytes(await asyncio.wait_for(author.recv(), 5)) == b"\x00\x02" + sized(update)
+        assert (await heard(other, 5)) == b"\x00\x02" + sized(update)
+        assert (await heard(author, 5)) == b"\x00\x02" + sized(update)
     assert await place.text("Ada", "echo.txt") == "x"
 
 
@@ -164,7 +171,7 @@ async def test_a_reader_s_edit_is_denied_in_words(place: World) -> None:
     document = await place.put("Ada", "read.txt", "x")
     async with y_socket(place, document, place.tokens["Vera"]) as socket:
         await socket.send(b"\x00\x02" + sized(update_of("no")))
-        frame = bytes(await asyncio.wait_for(socket.recv(), 5))
+        frame = await heard(socket, 5)
         assert frame[:2] == b"\x02\x00"
         assert b"role_forbids" in frame
     assert await place.text("Ada", "read.txt") == "x"
@@ -172,7 +179,7 @@ async def test_a_reader_s_edit_is_denied_in_words(place: World) -> None:
 
 async def test_a_y_websocket_client_hears_something_every_ten_seconds(place: World) -> None:
     async with y_socket(place, "doc_quiet") as socket:
-        assert bytes(await asyncio.wait_for(socket.recv(), 12)) == KEEPALIVE
+        assert (await heard(socket, 12)) == KEEPALIVE
 
 
 async def test_a_flood_of_messages_ends_with_its_code(place: World) -> None:
