@@ -36,7 +36,7 @@ def verdict(program: bytes, number: int, architecture: int = X86_64, *arguments:
         elif operation == 0x05:
             at += value
         elif operation == 0x06:
-            return value
+            return int(value)
         else:
             raise AssertionError(hex(operation))
 

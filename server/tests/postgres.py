@@ -49,7 +49,15 @@ def postgres_server() -> Iterator[str]:
         cwd="/", stdout=DEVNULL, stderr=DEVNULL,
     )  # fmt: skip
     try:
-        ready = [Path(binaries[-1], "pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-t", "1"]
+        ready: list[str | Path] = [
+            Path(binaries[-1], "pg_isready"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-t",
+            "1",
+        ]
         for _ in range(300):
             if subprocess.run(ready, check=False, stdout=DEVNULL, stderr=DEVNULL).returncode == 0:
                 break

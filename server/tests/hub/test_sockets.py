@@ -146,7 +146,7 @@ async def test_a_large_document_comes_in_parts_and_ends_with_an_empty_step2(plac
         await socket.send(EMPTY_STEP1)
         frames: list[bytes] = []
         while not frames or frames[-1][:2] != b"\x00\x01":
-            frames.append((await heard(socket, 10)))
+            frames.append(await heard(socket, 10))
     assert frames[-1] == b"\x00\x01\x02\x00\x00"
     updates = [frame for frame in frames if frame[:2] == b"\x00\x02"]
     assert len(updates) >= 2
