@@ -6,7 +6,8 @@ sandbox. What cannot be made is left out and its limit reported as missing: `Gro
 
 In v2 a group that holds processes cannot hand controllers to groups beneath it, so if this process is alone in its
 group it moves into a group `server` first; otherwise v2 counts as not delegated. Attaching a process costs some
-10 ms per v1 hierarchy, so a sandbox is attached when it is made, and a run only writes limits.
+10 ms per v1 hierarchy, so a sandbox is attached when it is made, and a run only writes limits. All sandboxes share one
+group's weight of the CPU, so that many busy ones together do not push the server aside.
 """
 
 from __future__ import annotations
@@ -21,9 +22,6 @@ from pathlib import Path
 
 CONTROLLERS = ("cpu", "cpuacct", "memory", "pids")
 PREFIX = "atelier-"
-# A sandbox's share of a busy CPU, against 1024 (v1) or 100 (v2) for everybody else: the server stays quick.
-SHARES_V1 = 256
-WEIGHT_V2 = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +120,6 @@ class Groups:
             self._folders[name] = (hierarchy.version, folder)
         if hierarchy.version == 2:
             self._folders.setdefault("cpuacct", (2, folder))
-        for name, value in (("cpu.shares", SHARES_V1), ("cpu.weight", WEIGHT_V2)):
-            if "cpu" in hierarchy.controllers and (folder / name).exists():
-                _write(folder / name, str(value))
 
     def _delegate(self, own: Path, controllers: frozenset[str]) -> None:
         """Let groups beneath `own` have the controllers; moves this process one down if it is alone there."""

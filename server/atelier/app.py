@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from atelier import __version__, admin, auth, events, files, health, hub, pages, runs, sessions
+from atelier.bodies import BoundedBodies
 from atelier.headers import SecurityHeaders
 from atelier.hub import Rooms
 from atelier.problems import add_handlers
@@ -52,5 +53,6 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     add_handlers(app, pages.problem_page)
+    app.add_middleware(BoundedBodies, most=settings.limits.body_bytes)
     app.add_middleware(SecurityHeaders, public_url=settings.public_url)
     return app

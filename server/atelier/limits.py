@@ -21,8 +21,8 @@ class Limits:
     """All files of a session together, and what a zip may unpack to."""
     zip_entries: int = 2_000
     """Entries in an imported zip."""
-    body_bytes: int = 64 * 1024
-    """A JSON request body."""
+    body_bytes: int = 2 * 1024 * 1024
+    """A request body that is not an upload."""
     frame_bytes: int = 4 * 1024 * 1024
     """One WebSocket message after authorisation; 64 KiB before."""
     document_bytes: int = 64 * 1024 * 1024

@@ -2,31 +2,11 @@
 import { computed, signal } from "@preact/signals";
 
 import { call } from "../api/http";
+import type { components } from "../api/schema.generated";
 import { type Failure, failureIn } from "./tracebacks";
 import { complain } from "./toasts";
 
-export interface RunResult {
-  reason: string;
-  code: number | null;
-  signal: string | null;
-  wall_seconds: number;
-  cpu_seconds: number;
-  peak_memory_bytes: number;
-  detail: string;
-}
-
-export interface Run {
-  id: string;
-  user_id: string | null;
-  user_name: string | null;
-  language: string;
-  entry: string;
-  limits: Record<string, number>;
-  status: "queued" | "running" | "ended";
-  position: number | null;
-  result: RunResult | null;
-  created_at: number;
-}
+export type Run = components["schemas"]["Run"];
 
 export interface Chunk {
   seq: number;
@@ -182,7 +162,7 @@ export function ending(run: Run): string {
   const result = run.result;
   if (result === null) return run.status === "queued" ? `Waiting: ${run.position ?? 0} before this` : "Running…";
   const used = `${result.wall_seconds.toFixed(2)} s · ${Math.max(1, Math.round(result.peak_memory_bytes / 2 ** 20))} MB`;
-  const limit = run.limits;
+  const limit = run.limits as Record<string, number>;
   switch (result.reason) {
     case "exited":
       return `${result.code === 0 ? "Finished" : `Exited with code ${result.code}`} · ${used}`;

@@ -2,21 +2,11 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { call } from "../api/http";
+import type { components } from "../api/schema.generated";
 import type { Shell } from "../model/shell";
 import { complain, notify } from "../model/toasts";
 
-interface Match {
-  line: number;
-  column: number;
-  length: number;
-  text: string;
-  text_column: number;
-}
-
-interface Found {
-  items: { path: string; document_id: string; matches: Match[] }[];
-  truncated: boolean;
-}
+type Found = components["schemas"]["SearchResult"];
 
 const PAUSE_MS = 250;
 
@@ -57,7 +47,7 @@ export function Search({ shell }: { shell: Shell }) {
 
   const replaceAll = async (): Promise<void> => {
     try {
-      const done = await call<{ id: string; files: number; replacements: number }>("POST", `${base}/replacements`, { q, replacement, ...options });
+      const done = await call<components["schemas"]["Replaced"]>("POST", `${base}/replacements`, { q, replacement, ...options });
       notify(`${done.replacements} replaced in ${done.files} files.`, {
         label: "Undo",
         run: () => void call("POST", `${base}/undos/${done.id}`).then(() => setAgain((n) => n + 1), complain),

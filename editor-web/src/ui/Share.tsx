@@ -2,25 +2,14 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { call } from "../api/http";
+import type { components } from "../api/schema.generated";
 import type { Shell } from "../model/shell";
 import { complain, notify } from "../model/toasts";
 import type { Role } from "../model/types";
 import { Dialog } from "./Dialog";
 
-interface Link {
-  id: string;
-  role: Role;
-  expires_at: number | null;
-  max_uses: number | null;
-  uses: number;
-}
-
-interface Member {
-  user_id: string;
-  display_name: string;
-  kind: string;
-  role: Role;
-}
+type Link = components["schemas"]["Link"];
+type Member = components["schemas"]["Member"];
 
 const ROLES: readonly [Role, string][] = [
   ["edit", "can edit and run"],

@@ -2,8 +2,9 @@
 
 Theory of operation. The agent is process 1 of its own pid namespace, so the program cannot kill it, orphans fall to
 it, and when it exits the kernel kills whatever is left. It talks frames (see PROTOCOL.md) over descriptors 0 and 1.
-It serves exactly one program: `receive` reads spec and files until GO, then it forks. The child becomes the program
-(by exec, or for Python by going on in this very interpreter: `become_python`); the parent `carry`s until it ends.
+It serves exactly one program. While it waits it has forked already: the child is `park`ed with its streams in place,
+its pages its own. `receive` reads spec and files until GO, then the child is told the spec and becomes the program (by
+exec, or for Python by going on in this very interpreter: `become_python`); the parent `Carrier` carries until it ends.
 The agent is inside the wall: nothing it says is trusted, and no limit depends on it alone.
 
 Standard library only, Python 3.9 or later, no import beyond what a fork of it may cost.
@@ -31,7 +32,11 @@ HEADER = struct.Struct(">IB")
 CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
 WORK = "/work"
-SIGNALS = (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ)
+LIMITS = {
+    "nofile": resource.RLIMIT_NOFILE,
+    "nproc": resource.RLIMIT_NPROC,
+    "fsize": resource.RLIMIT_FSIZE,
+}
 
 
 def send(kind: bytes, payload: bytes = b"") -> None:
@@ -52,16 +57,16 @@ def read_exactly(count: int) -> bytes:
     return b"".join(parts)
 
 
-def receive() -> dict:
-    """Read the spec, lay out the files, return at GO."""
-    spec: dict = {}
+def receive() -> bytes:
+    """Take the spec, lay out the files; returns the spec's JSON at GO."""
+    spec = b""
     handle = -1
     folders = {""}
     while True:
         length, kind = HEADER.unpack(read_exactly(HEADER.size))
         payload = read_exactly(length)
         if kind == ord("S"):
-            spec = json.loads(payload)
+            spec = payload
         elif kind == ord("F"):
             if handle >= 0:
                 os.close(handle)
@@ -109,42 +114,58 @@ def disk_full() -> bool:
 
 
 def lower_limits(spec: dict) -> None:
-    """Set the hard limits of every process that follows. They back up the host's own, which count the whole tree."""
-    bounds = {
-        "nofile": resource.RLIMIT_NOFILE,
-        "nproc": resource.RLIMIT_NPROC,
-        "fsize": resource.RLIMIT_FSIZE,
-    }
+    """Set hard limits of this process and those that follow. They back up the host's own, which count the whole tree."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name, value in spec["rlimits"].items():
-        hard = resource.getrlimit(bounds[name])[1]
+        hard = resource.getrlimit(LIMITS[name])[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(bounds[name], (value, value))
+        resource.setrlimit(LIMITS[name], (value, value))
 
 
-def prepare_child(spec: dict, streams: tuple[int, int, int]) -> None:
-    """Turn the forked child into an ordinary process: streams, group, signals, limits, folder."""
+def park(streams: tuple[int, int, int], specs: int) -> dict:
+    """In the forked child: do all that needs no spec, wait for the spec, take on its limits, folder and environment."""
     os.setsid()
-    signal.set_wakeup_fd(-1)
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
     for target, handle in enumerate(streams):
         os.dup2(handle, target, inheritable=True)
-    os.closerange(3, 64)
-    resource.setrlimit(resource.RLIMIT_CPU, (spec["cpu"], spec["cpu"] + 1))
+    os.dup2(specs, 3)
+    os.closerange(4, 64)
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("900")  # the program goes before the agent, so that the agent can still report
     except OSError:
         pass
+    renew_interpreter()
+    with open(3, "rb", buffering=0) as file:
+        spec = json.loads(file.readall() or b"null")
+    if spec is None:
+        os._exit(0)  # the agent is gone
+    lower_limits(spec)
+    resource.setrlimit(resource.RLIMIT_CPU, (spec["cpu"], spec["cpu"] + 1))
     os.chdir(WORK)
     os.environ.clear()
     os.environ.update(spec["env"])
+    return spec
+
+
+def renew_interpreter() -> None:
+    """Put back what a new `python3 -u` has: its modules, its streams."""
+    for name in [name for name in sys.modules if name not in BASELINE and name != "__main__"]:
+        del sys.modules[name]
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="strict", closefd=False)
+    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        raw = io.FileIO(number, "w", closefd=False)
+        raw.name = f"<{name}>"  # type: ignore[misc]
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)  # type: ignore[type-var]
+        stream.mode = "w"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def become_program(spec: dict) -> None:
     """Replace this process by the program; a failure is said on its standard error."""
     argv = spec["argv"]
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these; an exec would hand that on
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execve(argv[0], argv, spec["env"])
     except OSError as error:
@@ -155,23 +176,10 @@ def become_program(spec: dict) -> None:
 def become_python(spec: dict) -> None:
     """Run the entry as `python3 -u entry args` would, in this interpreter, which is already warm.
 
-    What differs from a new interpreter is put right: modules, arguments, path, streams, `__main__`, tracebacks.
+    What still differs from a new interpreter is put right: arguments, path, `__main__`, tracebacks.
     """
     entry, args = spec["fork"], spec["argv"][3:]
     path = f"{WORK}/{entry}"
-    for name in [name for name in sys.modules if name not in BASELINE and name != "__main__"]:
-        del sys.modules[name]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="strict", closefd=False)
-    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
-        raw = io.FileIO(number, "w", closefd=False)
-        raw.name = f"<{name}>"  # type: ignore[misc]
-        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)  # type: ignore[type-var]
-        stream.mode = "w"
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
     sys.argv = [entry, *args]
     sys.orig_argv = spec["argv"]
     sys.path[0] = os.path.dirname(path)
@@ -319,14 +327,28 @@ def report(status: int) -> None:
 def main() -> None:
     """Serve one program. In the forked child this returns when a Python program has ended."""
     os.umask(0o022)
+    stdin_read, stdin = os.pipe()
+    stdout, stdout_write = os.pipe()
+    stderr, stderr_write = os.pipe()
+    specs, specs_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        spec = park((stdin_read, stdout_write, stderr_write), specs)
+        if spec["fork"] is None:
+            become_program(spec)
+        become_python(spec)
+        return
+    for handle in (stdin_read, stdout_write, stderr_write, specs):
+        os.close(handle)
     wakeup, wakeup_write = os.pipe()
-    os.set_blocking(wakeup_write, False)
+    for handle in (wakeup_write, stdin):
+        os.set_blocking(handle, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     send(b"R", json.dumps({"protocol": 1, "python": sys.version.split()[0]}).encode())
     try:
-        spec = receive()
-        lower_limits(spec)
+        spec_json = receive()
+        lower_limits(json.loads(spec_json))
     except OSError as error:
         kind = "disk" if error.errno in (errno.ENOSPC, errno.EFBIG) else "layout"
         send(b"P", json.dumps({"kind": kind, "detail": str(error)}).encode())
@@ -334,23 +356,8 @@ def main() -> None:
     except ValueError as error:
         send(b"P", json.dumps({"kind": "layout", "detail": str(error)}).encode())
         os._exit(1)
-    stdin_read, stdin = os.pipe()
-    stdout, stdout_write = os.pipe()
-    stderr, stderr_write = os.pipe()
-    try:
-        pid = os.fork()
-    except OSError as error:
-        send(b"P", json.dumps({"kind": "processes", "detail": str(error)}).encode())
-        os._exit(1)
-    if pid == 0:
-        prepare_child(spec, (stdin_read, stdout_write, stderr_write))
-        if spec["fork"] is None:
-            become_program(spec)
-        become_python(spec)
-        return
-    for handle in (stdin_read, stdout_write, stderr_write):
-        os.close(handle)
-    os.set_blocking(stdin, False)
+    write_all(specs_write, spec_json)
+    os.close(specs_write)
     carrier = Carrier(pid, stdin, stdout, stderr, wakeup)
     carrier.run()
     assert carrier.status is not None

@@ -4,7 +4,8 @@ What a log promises:
 - `append` returns once the edits survive a kill of this process, `sync` once they survive a power cut.
 - positions of one document grow, are at least 1, and are never used again; they need not be consecutive.
 - a listener given to `follow` is called on the event loop, in position order, once for each entry that anybody
-  appends after `follow` returned, and only after that entry survives a kill.
+  appends after `follow` returned, and only after that entry survives a kill. For what was appended through this very
+  object, the entry holds the edit object that was given, so that whoever gave it knows it again.
 What it does not promise: that an update decodes (whoever appends has validated it), nor any order between documents.
 """
 
