@@ -6,13 +6,14 @@ inside the pages: from the key event to the frame that shows it, and to the chan
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bench.served import percentile, served
+from bench.served import ATELIER, percentile, served
 
 KEYS = 200
 RUNS = 20
@@ -122,6 +123,7 @@ def run_clicks(page: Page) -> tuple[float, list[float]]:
 
 def main() -> int:
     """Print the figures; 1 when a gate is missed."""
+    os.environ.setdefault("PLAYWRIGHT_NODEJS_PATH", str(ATELIER.parent / "node"))
     with served() as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         stories = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -164,9 +163,11 @@ async def test_killing_everybody_reaches_only_itself(backend: LocalBackend) -> N
     await clean(backend)
 
 
-async def test_it_sees_no_processes_files_or_environment_of_the_host(backend: LocalBackend) -> None:
-    os.environ["ATELIER_TEST_SECRET"] = "hidden"
-    program = "import os\nprint(len([p for p in os.listdir('/proc') if p.isdigit()]) <= 3, 'SECRET' in str(os.environ), sorted(os.listdir('/proc/self/fd'))[:4], os.path.exists('/work/main'), os.getuid() != 0)"
+async def test_it_sees_no_processes_files_or_environment_of_the_host(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOST_SECRET", "hidden")
+    program = "import os\nprint(len([p for p in os.listdir('/proc') if p.isdigit()]) <= 3, 'SECRET' in str(os.environ), sorted(os.listdir('/proc/self/fd'))[:4], os.path.exists('/srv'), os.getuid() != 0)"
     printed, _ = await run(backend, program)
     assert printed == "True False ['0', '1', '2', '3'] False True\n"
 

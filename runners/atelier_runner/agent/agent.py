@@ -151,12 +151,13 @@ def renew_interpreter() -> None:
     """Put back what a new `python3 -u` has: its modules, its streams."""
     for name in [name for name in sys.modules if name not in BASELINE and name != "__main__"]:
         del sys.modules[name]
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="strict", closefd=False)
-    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
-        raw = io.FileIO(number, "w", closefd=False)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        raw = io.FileIO(number, mode, closefd=False)
         raw.name = f"<{name}>"  # type: ignore[misc]
-        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)  # type: ignore[type-var]
-        stream.mode = "w"
+        carrier = io.BufferedReader(raw) if mode == "r" else raw
+        errors = getattr(sys, name).errors  # depends on the locale, which is the same
+        stream = io.TextIOWrapper(carrier, encoding="utf-8", errors=errors, write_through=mode == "w")  # type: ignore[type-var]
+        stream.mode = mode
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
@@ -190,6 +191,8 @@ def become_python(spec: dict) -> None:
         __builtins__=builtins,
         __loader__=importlib.machinery.SourceFileLoader("__main__", path),
     )
+    if "__annotations__" in globals():  # not in every version
+        module.__dict__["__annotations__"] = {}
     sys.modules["__main__"] = module
     try:
         with io.open_code(path) as file:

@@ -25,6 +25,8 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# The driver's own Node needs a system library that a bare machine lacks; the environment's does not.
+os.environ.setdefault("PLAYWRIGHT_NODEJS_PATH", str(Path(sys.executable).parent / "node"))
 expect.set_options(timeout=10_000)
 
 

@@ -1,7 +1,7 @@
 """Randomized schedules: several real clients edit, come and go, files are moved, the server is killed.
 
 At the end everybody is connected, and all replicas, the files API and the log agree; every edit that was acknowledged
-is there. A schedule is its seed: `ATELIER_SEED=n` replays one; `--soak-minutes m` runs fresh ones and prints a failing seed.
+is there. A schedule is its seed: `REPLAY_SEED=n` replays one; `--soak-minutes m` runs fresh ones and prints a failing seed.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ async def play(folder: Path, seed: int) -> None:
 
 def seeds(config: pytest.Config) -> list[int]:
     """The seed that is asked for, else the fixed ones."""
-    asked = os.environ.get("ATELIER_SEED")
+    asked = os.environ.get("REPLAY_SEED")
     return [int(asked)] if asked else FIXED
 
 
@@ -189,7 +189,7 @@ async def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
         try:
             await play(tmp_path / str(seed), seed)
         except BaseException:
-            print(f"replay with ATELIER_SEED={seed}")
+            print(f"replay with REPLAY_SEED={seed}")
             raise
         rounds += 1
     print(f"{rounds} schedules of {STEPS} steps, all agreed")
