@@ -136,8 +136,8 @@ def park(streams: tuple[int, int, int], specs: int) -> dict:
         pass
     renew_interpreter()
     with open(3, "rb", buffering=0) as file:
-        spec = json.loads(file.readall() or b"null")
-    if spec is None:
+        spec: dict = json.loads(file.readall() or b"{}")
+    if not spec:
         os._exit(0)  # the agent is gone
     lower_limits(spec)
     resource.setrlimit(resource.RLIMIT_CPU, (spec["cpu"], spec["cpu"] + 1))
@@ -192,7 +192,7 @@ def become_python(spec: dict) -> None:
         __loader__=importlib.machinery.SourceFileLoader("__main__", path),
     )
     if "__annotations__" in globals():  # not in every version
-        module.__dict__["__annotations__"] = {}
+        module.__annotations__ = {}
     sys.modules["__main__"] = module
     try:
         with io.open_code(path) as file:
