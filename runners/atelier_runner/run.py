@@ -96,6 +96,7 @@ class Run:
             self._lost = str(error)
         finally:
             self._wall = loop.time() - began
+            self._sandbox.kill()  # the program may have left others behind
             timer.cancel()
             for helper in helpers:
                 helper.cancel()

@@ -96,7 +96,11 @@ async def test_a_fork_of_the_agent_is_as_good_as_a_new_interpreter(backend: Loca
     forked = await run(backend, Spec("python", "main.py", files, LIMITS, ("a", "-b"), b"Ada\nrest"))
     fresh = await run(backend, Spec("bash", "new.sh", files, LIMITS, ("a", "-b"), b"Ada\nrest"))
     assert forked[0] == fresh[0], (forked, fresh)
-    shell = [line for line in fresh[1].splitlines() if line not in SHELL_SAYS and not line.startswith(b"new.sh: line")]
+    shell = [
+        line
+        for line in fresh[1].splitlines()
+        if line not in SHELL_SAYS and not line.startswith(b"new.sh: line")
+    ]
     assert forked[1].splitlines() == shell
     code = fresh[2].code
     if forked[2].reason is Reason.SIGNALLED:

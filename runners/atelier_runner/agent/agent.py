@@ -46,6 +46,17 @@ def send(kind: bytes, payload: bytes = b"") -> None:
         data = data[os.write(1, data) :]
 
 
+def finish(kind: bytes, found: dict) -> None:
+    """Send the last frame and wait for the end, which the host brings.
+
+    Exiting instead would reset the stream while input lies unread in it, and a reset can overtake what was sent.
+    """
+    send(kind, json.dumps(found).encode())
+    while os.read(0, CHUNK):
+        pass
+    os._exit(0)
+
+
 def read_exactly(count: int) -> bytes:
     parts = []
     while count:
@@ -309,22 +320,17 @@ class Carrier:
                 self.status = status
 
 
-def report(status: int) -> None:
-    """Tell the host how the program ended."""
+def outcome(status: int) -> dict:
+    """Say how the program ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     code = os.waitstatus_to_exitcode(status)
-    send(
-        b"X",
-        json.dumps(
-            {
-                "code": code if code >= 0 else None,
-                "signal": -code if code < 0 else None,
-                "cpu": usage.ru_utime + usage.ru_stime,
-                "memory": usage.ru_maxrss * 1024,
-                "full": disk_full(),
-            }
-        ).encode(),
-    )
+    return {
+        "code": code if code >= 0 else None,
+        "signal": -code if code < 0 else None,
+        "cpu": usage.ru_utime + usage.ru_stime,
+        "memory": usage.ru_maxrss * 1024,
+        "full": disk_full(),
+    }
 
 
 def main() -> None:
@@ -354,18 +360,15 @@ def main() -> None:
         lower_limits(json.loads(spec_json))
     except OSError as error:
         kind = "disk" if error.errno in (errno.ENOSPC, errno.EFBIG) else "layout"
-        send(b"P", json.dumps({"kind": kind, "detail": str(error)}).encode())
-        os._exit(1)
+        finish(b"P", {"kind": kind, "detail": str(error)})
     except ValueError as error:
-        send(b"P", json.dumps({"kind": "layout", "detail": str(error)}).encode())
-        os._exit(1)
+        finish(b"P", {"kind": "layout", "detail": str(error)})
     write_all(specs_write, spec_json)
     os.close(specs_write)
     carrier = Carrier(pid, stdin, stdout, stderr, wakeup)
     carrier.run()
     assert carrier.status is not None
-    report(carrier.status)
-    os._exit(0)
+    finish(b"X", outcome(carrier.status))
 
 
 if __name__ == "__main__":

@@ -72,9 +72,15 @@ class Hocuspocus {
     return this.synced && this.provider.unsyncedChanges === 0;
   }
   connect() {
-    this.socket.connect();
+    // The provider takes itself for connected until the close has been heard, and ignores a connect before.
+    if (this.socket.leaving && this.socket.status === "connected") setTimeout(() => this.connect(), 5);
+    else {
+      this.socket.leaving = false;
+      this.socket.connect();
+    }
   }
   disconnect() {
+    this.socket.leaving = true;
     this.socket.disconnect();
   }
   destroy() {
