@@ -8,6 +8,7 @@ nothing for 30 s is closed.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -18,12 +19,13 @@ from atelier.auth import Caller, Role
 from atelier.errors import AtelierError
 from atelier.hub import metrics
 from atelier.hub.presence import Identity
-from atelier.hub.protocol import uint
+from atelier.hub.protocol import QUERY_AWARENESS_FRAME, uint
 
 if TYPE_CHECKING:
     from atelier.hub.room import Room
 
 STALLED_SECONDS = 30.0
+SILENT_SECONDS = 8.0
 GOING_AWAY = 1012
 
 
@@ -63,6 +65,19 @@ class Client:
         self._ready = asyncio.Event()
         self._behind: set[Seat] = set()
         self._closing: tuple[int, str] | None = None
+        self._pinged: float | None = None
+
+    def ping(self) -> None:
+        """Note that the client asked whether we are there; clients that do so do it every few seconds."""
+        if self.silent:
+            for seat in self.seats.values():
+                seat.push(QUERY_AWARENESS_FRAME)  # its presence was taken for gone
+        self._pinged = time.monotonic()
+
+    @property
+    def silent(self) -> bool:
+        """Whether a client that used to ping has stopped: its machine sleeps or its line is dead."""
+        return self._pinged is not None and time.monotonic() - self._pinged > SILENT_SECONDS
 
     def push(self, frame: bytes, seat: Seat | None = None, position: int = 0) -> None:
         """Queue a frame; `position` is the log position that it brings the seat to, 0 for none."""

@@ -210,6 +210,7 @@ def sync_status(*, stored: bool) -> bytes:
 
 
 PONG_FRAME = bytes((PONG,))
+QUERY_AWARENESS_FRAME = bytes((QUERY_AWARENESS,))
 
 
 def malformed(expected: str) -> BadRequest:

@@ -315,6 +315,9 @@ class Room:
     def sweep(self, *, keep_alive: bool) -> None:
         """Remove silent presences, and keep y-websocket clients from taking the line for dead."""
         self._tell_news(self._presence.expire())
+        for seat in self.seats:
+            if seat.client.silent:
+                self._tell_news(self._presence.leave(seat))  # it says itself anew when it comes back to life
         if keep_alive:
             for seat in self.seats:
                 if not seat.hocuspocus:

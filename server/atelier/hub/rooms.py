@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,8 @@ from atelier.ids import DOCUMENT_ID, document_key
 from atelier.services import Services
 from atelier.tasks import TaskGroup
 
-_SWEEP_SECONDS = 5.0
+_SWEEP_SECONDS = 2.0
+_KEEP_ALIVE_SWEEPS = 5  # each 10 s
 ENDED = 4403
 
 
@@ -163,9 +165,7 @@ class Rooms:
                 seat.push(protocol.authenticated(can_write=allows(role, Action.EDIT)))
 
     async def _sweep(self) -> None:
-        keep_alive = False
-        while True:
+        for turn in itertools.count(1):
             await asyncio.sleep(_SWEEP_SECONDS)
-            keep_alive = not keep_alive  # every second sweep: each 10 s
             for room in list(self._rooms.values()):
-                room.sweep(keep_alive=keep_alive)
+                room.sweep(keep_alive=turn % _KEEP_ALIVE_SWEEPS == 0)

@@ -85,6 +85,8 @@ async def open_sync(
     async def handle(data: bytes) -> None:
         name, body = protocol.split_envelope(data)
         message = protocol.parse(body)
+        if isinstance(message, protocol.Ping):
+            client.ping()
         if isinstance(message, protocol.Ping) and not name:
             client.push(b"\x00" + protocol.PONG_FRAME)
             return

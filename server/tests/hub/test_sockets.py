@@ -191,3 +191,15 @@ async def test_a_flood_of_messages_ends_with_its_code(place: World) -> None:
             raise websockets.ConnectionClosedOK(None, None)
         await socket.wait_closed()
         assert socket.close_code == 4429
+
+
+async def test_who_stops_pinging_is_shown_as_gone_within_ten_seconds(place: World) -> None:
+    address = f"{place.server.url.replace('http', 'ws')}/api/v1/sessions/{place.session}/sync?token={place.tokens['Ada']}"
+    name = sized(b"doc_silent")
+    async with connect(address) as silent, connect(address) as other:
+        await silent.send(name + b"\x09")
+        await silent.send(name + b"\x01" + sized(b"\x01" + uint(7) + uint(1) + sized(b"{}")))
+        await other.send(name + b"\x03")
+        gone = b"\x01" + uint(7) + uint(1) + sized(b"null")
+        while not (await heard(other, 11)).endswith(gone):
+            pass

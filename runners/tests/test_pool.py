@@ -1,0 +1,149 @@
+"""The pool and the outbox: one use each, bounded, whole again after a death."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from atelier_runner import Event, Exited, Limits, LocalBackend, Output, Reason, SandboxUnavailable, Spec, Started, open_local
+from atelier_runner.outbox import BOUND, Outbox
+from atelier_runner.pool import Pool
+
+LIMITS = Limits(disk_mb=8)
+
+
+@pytest_asyncio.fixture
+async def backend() -> AsyncIterator[LocalBackend]:
+    """A backend with two waiting sandboxes."""
+    async with open_local(limits=LIMITS, pool_size=2) as opened:
+        await opened.warm()
+        yield opened
+
+
+def pool_of(backend: LocalBackend) -> Pool:
+    pool = backend._pool
+    assert pool is not None
+    return pool
+
+
+async def hello(backend: LocalBackend) -> str:
+    """Run a program that prints its process's start."""
+    spec = Spec("python", "m.py", {"m.py": b"print('hi')"}, LIMITS, stdin=b"")
+    events = [event async for event in backend.events(await backend.start(spec))]
+    return b"".join(event.data for event in events if isinstance(event, Output)).decode()
+
+
+async def test_a_waiting_sandbox_that_dies_is_replaced(backend: LocalBackend) -> None:
+    pool = pool_of(backend)
+    doomed = [sandbox.pid for sandbox in pool._idle]
+    for pid in doomed:
+        os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while any(sandbox.pid in doomed for sandbox in pool._idle):
+            await asyncio.sleep(0.005)
+        await pool.filled()
+    assert len(pool._idle) == 2
+    assert await hello(backend) == "hi\n"
+
+
+async def test_one_that_died_unseen_is_not_handed_out(backend: LocalBackend) -> None:
+    for sandbox in pool_of(backend)._idle:
+        os.kill(sandbox.pid, signal.SIGKILL)
+        os.waitid(os.P_PIDFD, sandbox._born.pidfd, os.WEXITED | os.WNOWAIT) if sandbox._born.process.pid == sandbox.pid else None
+    assert await hello(backend) == "hi\n"
+
+
+async def test_more_at_once_than_wait_get_one_each(backend: LocalBackend) -> None:
+    assert await asyncio.gather(*(hello(backend) for _ in range(5))) == ["hi\n"] * 5
+    async with asyncio.timeout(10):
+        await backend.warm()
+    assert len(pool_of(backend)._idle) == 2
+
+
+async def test_none_is_used_twice(backend: LocalBackend) -> None:
+    seen = set()
+    for _ in range(4):
+        sandbox = await pool_of(backend).take(LIMITS)
+        assert sandbox.pid not in seen
+        seen.add(sandbox.pid)
+        await sandbox.close()
+
+
+async def test_one_that_cannot_be_started_is_an_error_with_the_tool_s_words() -> None:
+    async with open_local(limits=LIMITS, bwrap="/bin/false") as backend:
+        with pytest.raises(SandboxUnavailable):
+            await backend.start(Spec("python", "m.py", {"m.py": b""}, LIMITS))
+        assert not (await backend.capabilities()).available
+
+
+async def test_closing_ends_what_runs_and_leaves_no_process() -> None:
+    async with open_local(limits=LIMITS, pool_size=1) as backend:
+        run = await backend.start(Spec("python", "m.py", {"m.py": b"import time; time.sleep(60)"}, LIMITS))
+        pids = [backend._runs[run]._sandbox.pid, *(sandbox.pid for sandbox in pool_of(backend)._idle)]
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+
+
+async def test_leaving_the_events_early_ends_the_run(backend: LocalBackend) -> None:
+    run = await backend.start(Spec("python", "m.py", {"m.py": b"print(1)\nimport time; time.sleep(60)"}, LIMITS))
+    pid = backend._runs[run]._sandbox.pid
+    events = backend.events(run)
+    async for event in events:
+        if isinstance(event, Output):
+            break
+    await events.aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(5):
+        while os.path.exists(f"/proc/{pid}"):
+            await asyncio.sleep(0.005)
+
+
+async def read(outbox: Outbox) -> list[Event]:
+    return [event async for event in outbox.read()]
+
+
+END = Exited(0, Reason.EXITED, 0, None, 0.0, 0.0, 0)
+
+
+async def test_waiting_output_is_joined_and_numbered_in_order() -> None:
+    outbox = Outbox()
+    outbox.started("x")
+    for stream, data in (("stdout", b"a"), ("stdout", b"b"), ("stderr", b"c"), ("stdout", b"d")):
+        await outbox.output(stream, data)
+    outbox.exited(END)
+    events = await read(outbox)
+    assert [event.seq for event in events] == [1, 2, 3, 4, 5]
+    assert isinstance(events[0], Started)
+    assert [(e.stream, e.data) for e in events if isinstance(e, Output)] == [("stdout", b"ab"), ("stderr", b"c"), ("stdout", b"d")]
+
+
+async def test_a_full_outbox_makes_the_writer_wait_and_loses_nothing() -> None:
+    outbox = Outbox()
+    sent = [bytes([n % 256]) * 50_000 for n in range(20)]
+
+    async def write() -> None:
+        for data in sent:
+            await outbox.output("stdout", data)
+        outbox.exited(END)
+
+    writer = asyncio.create_task(write())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not writer.done()
+    assert outbox._size <= BOUND + 50_000
+    events = await read(outbox)
+    assert b"".join(e.data for e in events if isinstance(e, Output)) == b"".join(sent)
+    await writer
+
+
+async def test_tiny_pieces_of_both_streams_are_few_events() -> None:
+    outbox = Outbox()
+    for n in range(10_000):
+        await outbox.output("stdout" if n % 2 else "stderr", b"x")
+    outbox.exited(END)
+    events = await read(outbox)
+    assert len(events) < 600
+    assert sum(len(e.data) for e in events if isinstance(e, Output)) == 10_000
