@@ -85,7 +85,10 @@ class Run:
         timer = loop.call_later(limits.wall_seconds, self.stop, Reason.WALL_TIME)
         helpers: list[asyncio.Task[None]] = []
         try:
-            self._sandbox.limit(limits)
+            try:
+                self._sandbox.limit(limits)
+            except OSError:  # the kernel refuses a limit below what the waiting sandbox uses already
+                self.stop(Reason.MEMORY)
             self._outbox.started(self._language.runtime)
             helpers += [
                 asyncio.create_task(self._send(), name="run-send"),

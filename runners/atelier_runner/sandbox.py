@@ -87,10 +87,15 @@ class Sandbox:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(born.pidfd, self._died)
         self._watched = True
-        self.alive = True
+        self._dead = select.poll()
+        self._dead.register(born.pidfd, select.POLLIN)
+
+    @property
+    def alive(self) -> bool:
+        """Whether process 1 of the sandbox runs at this moment."""
+        return not self._dead.poll(0)
 
     def _died(self) -> None:
-        self.alive = False
         self._unwatch()
         if self.on_death is not None:
             self.on_death()

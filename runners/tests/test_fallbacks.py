@@ -97,7 +97,9 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not Path("/usr/bin/python3").exists(), reason="must be able to become somebody else")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/usr/bin/python3").exists(), reason="must be able to become somebody else"
+)
 def test_somebody_who_is_not_root_can_run_programs_too(open_folder: Path) -> None:
     shutil.copytree(Path(atelier_runner.__file__).parent, open_folder / "atelier_runner")
     done = subprocess.run(

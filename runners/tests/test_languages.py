@@ -45,7 +45,22 @@ def test_good_paths(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["", "/a", "a/", "a//b", ".", "..", "a/..", "a/./b", "x" * 256, "ä" * 128, "a\0b", "\ud800", "/".join(["x" * 100] * 11)]
+    "path",
+    [
+        "",
+        "/a",
+        "a/",
+        "a//b",
+        ".",
+        "..",
+        "a/..",
+        "a/./b",
+        "x" * 256,
+        "ä" * 128,
+        "a\0b",
+        "\ud800",
+        "/".join(["x" * 100] * 11),
+    ],
 )
 def test_bad_paths(path: str) -> None:
     with pytest.raises(SpecInvalid):

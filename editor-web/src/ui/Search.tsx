@@ -66,7 +66,7 @@ export function Search({ shell }: { shell: Shell }) {
         {(
           [
             ["case", "Aa", "Match case (Aa)"],
-            ["word", "“w”", "Whole words (“w”)"],
+            ["word", "word", "Whole word"],
             ["regex", ".*", "Regular expression (.*)"],
           ] as const
         ).map(([name, sign, label]) => (

@@ -1,4 +1,8 @@
-"""One run's events as they happen: told live at once, stored in small groups, numbered from 1."""
+"""One run's events as they happen: told live, stored in small groups, numbered from 1.
+
+The first output is told and stored at once; what follows within 50 ms goes out together. So a program that prints
+byte by byte, or alternates between its streams, makes a few events instead of thousands.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,20 @@ import asyncio
 import codecs
 from typing import Any
 
+import structlog
+
 from atelier import times
+from atelier.errors import Unavailable
 from atelier.events import publish_transient
 from atelier.runs import queries
 from atelier.services import Services
 
+logger = structlog.get_logger(__name__)
 _GROUP_SECONDS = 0.05
-_MOST_CHARACTERS = 8 * 1024  # of one event: in JSON it stays below what the bus carries
+_MOST_CHARACTERS = 5_000  # of one event: at 12 bytes each in JSON it stays below what the bus carries
+_MOST_PIECES = (
+    16  # of one group; beyond it a stream's output joins its last piece, and order between streams is rough
+)
 
 
 def topic(run_id: str) -> str:
@@ -26,50 +37,91 @@ class Recorder:
     def __init__(self, services: Services, session_id: str, run_id: str, seq: int = 0) -> None:
         self._services, self._session_id, self._run_id = services, session_id, run_id
         self._seq = seq
+        self._printed: list[tuple[str, list[str]]] = []
         self._unstored: list[dict[str, Any]] = []
-        self._storing: asyncio.Task[None] | None = None
+        self._ending = asyncio.Event()
+        self._passing_on: asyncio.Task[None] | None = None
         self._decoders = {
             name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
         }
 
-    async def output(self, stream: str, data: bytes, *, final: bool = False) -> None:
+    def output(self, stream: str, data: bytes, *, final: bool = False) -> None:
         """Add what a stream printed."""
         text = self._decoders[stream].decode(data, final)
-        for start in range(0, len(text), _MOST_CHARACTERS):
-            await self.add(stream, {"data": text[start : start + _MOST_CHARACTERS]})
+        if not text:
+            return
+        last = next((piece for piece in reversed(self._printed) if piece[0] == stream), None)
+        if last is not None and (self._printed[-1] is last or len(self._printed) >= _MOST_PIECES):
+            last[1].append(text)
+        else:
+            self._printed.append((stream, [text]))
+        self._wake()
 
-    async def add(self, type_: str, data: dict[str, Any]) -> None:
-        """Add an event; it is stored within 50 ms."""
+    def add(self, type_: str, data: dict[str, Any]) -> None:
+        """Add an event that is not output."""
+        self._number_output()
+        self._number(type_, data)
+        self._wake()
+
+    async def end(self, result: dict[str, Any]) -> None:
+        """Add what is left of both streams and the last event, and store everything.
+
+        Raises:
+            Unavailable: the database does not take them; those not stored are lost.
+        """
+        for stream in self._decoders:
+            self.output(stream, b"", final=True)
+        self._ending.set()
+        if self._passing_on is not None:
+            await self._passing_on
+        await self._tell()
+        self.add("exited", result)
+        await self._passing_on
+        if self._unstored:
+            await self._store()
+
+    def _wake(self) -> None:
+        if self._passing_on is None or self._passing_on.done():
+            self._passing_on = self._services.tasks.start(self._pass_on(), name=f"record {self._run_id}")
+
+    async def _pass_on(self) -> None:
+        """Tell and store what there is, again and again until there is nothing."""
+        while self._printed or self._unstored:
+            await self._tell()
+            try:
+                await self._store()
+            except Unavailable:
+                logger.warning("run events wait for the database", run=self._run_id)
+                if self._ending.is_set():
+                    return
+            if not self._ending.is_set():
+                await asyncio.sleep(_GROUP_SECONDS)
+
+    def _number(self, type_: str, data: dict[str, Any]) -> dict[str, Any]:
         self._seq += 1
         event = {"run_id": self._run_id, "seq": self._seq, "type": type_, "data": data, "at": times.now()}
         self._unstored.append(event)
-        if type_ in self._decoders:
-            shown = {"run_id": self._run_id, "seq": self._seq, "stream": type_, **data}
+        return event
+
+    def _number_output(self) -> list[dict[str, Any]]:
+        printed, self._printed = self._printed, []
+        events = []
+        for stream, parts in printed:
+            text = "".join(parts)
+            for start in range(0, len(text), _MOST_CHARACTERS):
+                events.append(self._number(stream, {"data": text[start : start + _MOST_CHARACTERS]}))
+        return events
+
+    async def _tell(self) -> None:
+        for event in self._number_output():
+            shown = {"run_id": self._run_id, "seq": event["seq"], "stream": event["type"], **event["data"]}
             await publish_transient(self._services, self._session_id, "run.output", shown)
-        if self._storing is None:
-            self._storing = self._services.tasks.start(self._store_soon(), name=f"store {self._run_id}")
-
-    async def end(self, result: dict[str, Any]) -> None:
-        """Add what is left of both streams and the last event, and store everything."""
-        for stream in self._decoders:
-            await self.output(stream, b"", final=True)
-        await self.add("exited", result)
-        if self._storing is not None:
-            self._storing.cancel()
-            await asyncio.wait([self._storing])
-        await self._store()
-
-    async def _store_soon(self) -> None:
-        try:
-            await asyncio.sleep(_GROUP_SECONDS)
-            await asyncio.shield(self._services.tasks.start(self._store(), name=f"store {self._run_id}"))
-        finally:
-            self._storing = None
 
     async def _store(self) -> None:
-        rows, self._unstored = self._unstored, []
+        rows = self._unstored[:]
         if not rows:
             return
         async with self._services.db.begin() as db:
             await queries.add_events(db, rows)
+        del self._unstored[: len(rows)]
         await self._services.bus.publish(topic(self._run_id), b"")

@@ -88,9 +88,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One Chromium for the whole run."""
+    """One Chromium for the tests of one module; while Playwright is open, no asynchronous test can run beside it."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         assert os.environ.get("CI") != "true", "Chromium is missing"
