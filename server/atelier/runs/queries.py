@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, insert, select, update
+from sqlalchemy import RowMapping, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atelier.db.tables import run_events, runs, sessions, users
@@ -55,9 +55,30 @@ async def events_after(db: AsyncConnection, run_id: str, seq: int) -> list[RowMa
     return list((await db.execute(query)).mappings())
 
 
-async def last_seq(db: AsyncConnection, run_id: str) -> int:
-    rows = await events_after(db, run_id, 0)
-    return rows[-1]["seq"] if rows else 0
+async def last_event(db: AsyncConnection, run_id: str) -> RowMapping | None:
+    query = (
+        select(run_events.c.seq, run_events.c.type)
+        .where(run_events.c.run_id == run_id)
+        .order_by(run_events.c.seq.desc())
+        .limit(1)
+    )
+    return (await db.execute(query)).mappings().one_or_none()
+
+
+async def forget_old(db: AsyncConnection, session_id: str, keep: int) -> None:
+    newest = (
+        select(runs.c.id)
+        .where(runs.c.session_id == session_id)
+        .order_by(runs.c.created_at.desc(), runs.c.id.desc())
+        .limit(keep)
+    )
+    await db.execute(
+        delete(runs).where(
+            runs.c.session_id == session_id,
+            runs.c.status == "ended",
+            runs.c.id.not_in(newest.scalar_subquery()),
+        )
+    )
 
 
 async def entry_of(db: AsyncConnection, session_id: str) -> str | None:

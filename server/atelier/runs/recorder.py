@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 from typing import Any
 
 import structlog
@@ -57,9 +58,9 @@ class Recorder:
             self._printed.append((stream, [text]))
         self._wake()
 
-    def add(self, type_: str, data: dict[str, Any]) -> None:
-        """Add an event that is not output."""
-        self._number_output()
+    async def add(self, type_: str, data: dict[str, Any]) -> None:
+        """Add an event that is not output, after the output before it."""
+        await self._tell()
         self._number(type_, data)
         self._wake()
 
@@ -75,10 +76,8 @@ class Recorder:
         if self._passing_on is not None:
             await self._passing_on
         await self._tell()
-        self.add("exited", result)
-        await self._passing_on
-        if self._unstored:
-            await self._store()
+        self._number("exited", result)
+        await self._store()
 
     def _wake(self) -> None:
         if self._passing_on is None or self._passing_on.done():
@@ -95,7 +94,8 @@ class Recorder:
                 if self._ending.is_set():
                     return
             if not self._ending.is_set():
-                await asyncio.sleep(_GROUP_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ending.wait(), _GROUP_SECONDS)
 
     def _number(self, type_: str, data: dict[str, Any]) -> dict[str, Any]:
         self._seq += 1
@@ -105,12 +105,11 @@ class Recorder:
 
     def _number_output(self) -> list[dict[str, Any]]:
         printed, self._printed = self._printed, []
-        events = []
-        for stream, parts in printed:
-            text = "".join(parts)
-            for start in range(0, len(text), _MOST_CHARACTERS):
-                events.append(self._number(stream, {"data": text[start : start + _MOST_CHARACTERS]}))
-        return events
+        return [
+            self._number(stream, {"data": text[start : start + _MOST_CHARACTERS]})
+            for stream, text in ((stream, "".join(parts)) for stream, parts in printed)
+            for start in range(0, len(text), _MOST_CHARACTERS)
+        ]
 
     async def _tell(self) -> None:
         for event in self._number_output():

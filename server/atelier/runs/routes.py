@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict
@@ -10,7 +11,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Depends, Header, Request
 from starlette.responses import StreamingResponse
 
-from atelier.auth import Action, CallerDep, limiter_of, require
+from atelier.auth import Action, CallerDep, limiter_of, require, role_in
 from atelier.deps import ServicesDep
 from atelier.errors import BadRequest
 from atelier.runs import queries
@@ -20,6 +21,7 @@ from atelier.runs.service import Runs
 from atelier.services import Services
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
+_SILENCE_SECONDS = 15.0  # after which a comment goes out, so that proxies keep the stream open
 
 
 def _runs(request: Request) -> Runs:
@@ -92,32 +94,34 @@ async def get_run_events(
             "bad_event_id", "Last-Event-ID is the number of an event.", next_step="Start without it."
         )
     return StreamingResponse(
-        _stream(services, run_id, int(last_event_id or 0)),
+        _stream(services, session_id, caller.user_id, run_id, int(last_event_id or 0)),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store"},
     )
 
 
-async def _stream(services: Services, run_id: str, seq: int) -> AsyncIterator[bytes]:
+async def _stream(
+    services: Services, session_id: str, user_id: str, run_id: str, seq: int
+) -> AsyncIterator[bytes]:
     async with services.bus.subscribe(topic(run_id)) as signals:
         while True:
             async with services.db.begin() as db:
+                if await role_in(db, session_id, user_id) is None:
+                    return  # removed meanwhile
                 rows = await queries.events_after(db, run_id, seq)
+                last = await queries.last_event(db, run_id)
             for row in rows:
                 seq = row["seq"]
                 data = json.dumps({"seq": seq, "at": row["at"], **row["data"]}, separators=(",", ":"))
                 yield f"id: {seq}\nevent: {row['type']}\ndata: {data}\n\n".encode()
                 if row["type"] == "exited":
                     return
-            if not rows and await _ended(services, run_id, seq):
+            if last is not None and last["type"] == "exited" and last["seq"] <= seq:
                 return  # resumed after its last event
-            await anext(signals)
-
-
-async def _ended(services: Services, run_id: str, seq: int) -> bool:
-    async with services.db.begin() as db:
-        rows = await queries.events_after(db, run_id, 0)
-    return bool(rows) and rows[-1]["type"] == "exited" and rows[-1]["seq"] <= seq
+            try:
+                await asyncio.wait_for(anext(signals), _SILENCE_SECONDS)
+            except TimeoutError:
+                yield b": still there\n\n"
 
 
 @router.post("/sessions/{session_id}/runs/{run_id}/stdin", status_code=204, operation_id="write_stdin")
@@ -126,7 +130,7 @@ async def write_stdin(
 ) -> None:
     """Send text to a run's stdin, and close it when asked."""
     await _allowed(services, session_id, caller.user_id, Action.RUN)
-    await runs.write(session_id, run_id, body.data.encode(), close=body.close)
+    await runs.write(session_id, run_id, body.data.encode(errors="replace"), close=body.close)
 
 
 @router.delete("/sessions/{session_id}/runs/{run_id}", status_code=204, operation_id="cancel_run")

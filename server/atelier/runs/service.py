@@ -7,17 +7,21 @@ something twice. The files are read from the log when the run starts, not when i
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from atelier import files, times
 from atelier.auth import Action, Caller, require
-from atelier.errors import AtelierError, Invalid, NotFound
+from atelier.errors import AtelierError, Conflict, Invalid, NotFound, Unavailable
 from atelier.events import publish
 from atelier.ids import new_id
 from atelier.runs import queries
@@ -32,7 +36,10 @@ logger = structlog.get_logger(__name__)
 STARTED = Counter("atelier_runs_started_total", "Runs started", ["language"])
 ENDED = Counter("atelier_runs_ended_total", "Runs ended", ["reason"])
 WAITING = Gauge("atelier_runs_waiting", "Runs in the queue")
-_LIST = 50
+FIRST_OUTPUT = Histogram("atelier_run_first_output_seconds", "From the request to the first output of a run")
+_LIST = 50  # what is listed is also what is kept
+_WAITING_INPUT = 1024 * 1024  # bytes typed that a program has not read
+_LOOK_AFTER = 2.0  # seconds; finding out what the sandbox can do takes a moment that the start should not
 _ENTRIES = ("main.py", "main.ts", "main.mjs", "main.js", "main.sh", "index.js", "index.ts")
 
 
@@ -43,6 +50,12 @@ class _Live:
     spec: Mapping[str, Any]
     sandbox_id: str | None = None
     cancelled: bool = False
+    asked: float = field(default_factory=time.monotonic)
+    announced: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once everyone has been told that it is queued; only then are they told that it runs."""
+    input: deque[tuple[bytes, bool]] = field(default_factory=deque)
+    input_bytes: int = 0
+    input_came: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Runs:
@@ -54,20 +67,29 @@ class Runs:
         self._live: dict[str, _Live] = {}
         self._running = 0
         self._tasks = TaskGroup("runs")
+        self._open = True
 
     async def __aenter__(self) -> Self:
         async with self._services.db.begin() as db:
             left = await queries.unfinished(db)
         for row in left:
             await self._end_lost(row["session_id"], row["id"])
+        self._tasks.start(self._look(), name="look at the sandbox")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._open = False
         await self._tasks.cancel()
         for run_id, live in list(self._live.items()):
             await self._end_lost(live.session_id, run_id)
+
+    async def _look(self) -> None:
+        """Ask for the capabilities before the first person has to wait for them."""
+        await asyncio.sleep(_LOOK_AFTER)
+        with contextlib.suppress(AtelierError):
+            await self._services.sandbox.capabilities()
 
     async def start(self, caller: Caller, session_id: str, asked: NewRun) -> Run:
         """Queue a run of the session's files.
@@ -109,11 +131,14 @@ class Runs:
                 status="queued",
                 created_at=times.now(),
             )
-        self._live[run_id] = _Live(session_id, caller.user_id, spec)
+        self._live[run_id] = live = _Live(session_id, caller.user_id, spec)
         self._queue.put(caller.user_id, run_id)
         self._dispatch()
         run = await self.get(session_id, run_id)
-        await publish(self._services, session_id, "run.queued", {"run": run.model_dump(mode="json")})
+        try:
+            await publish(self._services, session_id, "run.queued", {"run": run.model_dump(mode="json")})
+        finally:
+            live.announced.set()
         return run
 
     async def get(self, session_id: str, run_id: str) -> Run:
@@ -134,11 +159,30 @@ class Runs:
             return [self._shown(dict(row)) for row in await queries.latest(db, session_id, _LIST)]
 
     async def write(self, session_id: str, run_id: str, data: bytes, *, close: bool) -> None:
-        """Send bytes to a run's stdin; one that has ended ignores them."""
+        """Send bytes to a run's stdin, now or once it starts; one that has ended ignores them.
+
+        Raises:
+            Conflict: `stdin_given` with the request for the run; `stdin_full`, the program does not read.
+        """
         await self.get(session_id, run_id)
         live = self._live.get(run_id)
-        if live is not None and live.sandbox_id is not None:
-            await self._services.sandbox.write(live.sandbox_id, data, close=close)
+        if live is None:
+            return
+        if live.spec.get("stdin") is not None:
+            raise Conflict(
+                "stdin_given",
+                "This run got its whole input when it was asked for.",
+                next_step="Start a run without stdin to type its input.",
+            )
+        if live.input_bytes + len(data) > _WAITING_INPUT:
+            raise Conflict(
+                "stdin_full",
+                f"The program has not read the last {live.input_bytes} bytes; {_WAITING_INPUT} may wait.",
+                next_step="Wait until it reads, or stop it.",
+            )
+        live.input.append((data, close))
+        live.input_bytes += len(data)
+        live.input_came.set()
 
     async def cancel(self, session_id: str, run_id: str) -> None:
         """End a run, queued or running; one that has ended stays as it is."""
@@ -175,7 +219,8 @@ class Runs:
 
     def _dispatch(self) -> None:
         while (
-            self._running < self._services.limits.concurrent_runs
+            self._open
+            and self._running < self._services.limits.concurrent_runs
             and (run_id := self._queue.take()) is not None
         ):
             self._running += 1
@@ -188,8 +233,11 @@ class Runs:
         try:
             result = await self._drive(run_id, live, recorder)
         except AtelierError as error:
-            await recorder.output("stderr", f"{error.detail} {error.next_step}\n".encode())
+            recorder.output("stderr", f"{error.detail} {error.next_step}\n".encode())
             result = _nothing(Reason.LOST, error.detail)
+        except Exception:
+            logger.exception("a run failed on our side", run=run_id)
+            result = _nothing(Reason.LOST, "Something went wrong here, not in your program.")
         finally:
             self._running -= 1
             self._dispatch()
@@ -205,6 +253,18 @@ class Runs:
         if live.cancelled:
             await self._services.sandbox.cancel(live.sandbox_id)
         STARTED.labels(spec["language"]).inc()
+        helpers = [self._tasks.start(self._feed(live), name=f"input of {run_id}")]
+        try:
+            return await self._follow(run_id, live, recorder, helpers)
+        finally:
+            helpers[0].cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+
+    async def _follow(
+        self, run_id: str, live: _Live, recorder: Recorder, helpers: list[asyncio.Task[None]]
+    ) -> Exited:
+        assert live.sandbox_id is not None
+        spec, silent = live.spec, True
         async for event in self._services.sandbox.events(live.sandbox_id):
             match event:
                 case Started():
@@ -212,15 +272,32 @@ class Runs:
                         "started",
                         {"version": event.version, "language": spec["language"], "entry": spec["entry"]},
                     )
-                    self._tasks.start(self._tell_started(run_id, live), name=f"started {run_id}")
+                    helpers.append(
+                        self._tasks.start(self._tell_started(run_id, live), name=f"started {run_id}")
+                    )
                 case Output():
-                    await recorder.output(event.stream, event.data)
+                    recorder.output(event.stream, event.data)
+                    if silent:
+                        silent = False
+                        FIRST_OUTPUT.observe(time.monotonic() - live.asked)
                 case Exited():
                     return event
         return _nothing(Reason.LOST)
 
+    async def _feed(self, live: _Live) -> None:
+        """Hand on what was typed, in order; waits while the program does not read."""
+        assert live.sandbox_id is not None
+        while True:
+            await live.input_came.wait()
+            live.input_came.clear()
+            while live.input:
+                data, close = live.input.popleft()
+                await self._services.sandbox.write(live.sandbox_id, data, close=close)
+                live.input_bytes -= len(data)
+
     async def _tell_started(self, run_id: str, live: _Live) -> None:
         """Beside the output, which must not wait for it."""
+        await live.announced.wait()
         async with self._services.db.begin() as db:
             row = await queries.one(db, live.session_id, run_id)
             if row is None or row["status"] != "queued":
@@ -234,16 +311,20 @@ class Runs:
         result["reason"] = exited.reason.value
         async with self._services.db.begin() as db:
             await queries.change(db, run_id, status="ended", result=result, ended_at=times.now())
-        await recorder.end(result)
+            await queries.forget_old(db, live.session_id, _LIST)
         self._live.pop(run_id, None)
+        try:
+            await recorder.end(result)
+        except Unavailable:
+            logger.warning("the end of a run's output is lost", run=run_id)
         ENDED.labels(exited.reason.value).inc()
         run = await self.get(live.session_id, run_id)
         await publish(self._services, live.session_id, "run.ended", {"run": run.model_dump(mode="json")})
 
     async def _end_lost(self, session_id: str, run_id: str) -> None:
         async with self._services.db.begin() as db:
-            seq = await queries.last_seq(db, run_id)
-        recorder = Recorder(self._services, session_id, run_id, seq)
+            last = await queries.last_event(db, run_id)
+        recorder = Recorder(self._services, session_id, run_id, 0 if last is None else last["seq"])
         live = self._live.get(run_id) or _Live(session_id, "", {})
         await self._end(
             run_id, live, recorder, _nothing(Reason.LOST, "The server was stopped while this ran.")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
+from atelier.events import queries as stored_events
+from atelier.limits import Limits
+from atelier.runs import queries as run_queries
 from atelier.services import Services
 from atelier.settings import Settings
 
-from ..conftest import MakeGuest, Somebody, client_of, invite, running, session_of
+from ..conftest import BASE, MakeGuest, Somebody, client_of, invite, running, session_of
 
 
 async def begin(
@@ -32,6 +36,8 @@ async def events(person: Somebody, session_id: str, run_id: str, after: int = 0)
     assert answer.headers["content-type"].startswith("text/event-stream")
     found = []
     for block in answer.text.strip().split("\n\n"):
+        if block.startswith(":"):
+            continue  # a comment that keeps the stream open
         fields = dict(line.split(": ", 1) for line in block.splitlines())
         found.append({"id": int(fields["id"]), "type": fields["event"], **json.loads(fields["data"])})
     return found
@@ -182,7 +188,8 @@ async def test_cancel_ends_a_running_program_and_the_role_run_may(guest: MakeGue
     await bob.ok("DELETE", f"/sessions/{session_id}/runs/{run_id}")
     found = await asyncio.wait_for(reading, 10)
     assert found[-1]["reason"] == "cancelled"
-    own = await bob.ok("POST", f"/sessions/{session_id}/runs", json={})
+    await ada.ok("PUT", f"/sessions/{session_id}/files/main.py", content=b"print(1)")
+    own = await bob.ok("POST", f"/sessions/{session_id}/runs", json={"limits": {"wall_seconds": 0.5}})
     assert (await events(bob, session_id, own["id"]))[-1]["type"] == "exited"
 
 
@@ -211,3 +218,130 @@ async def left_behind(app: FastAPI) -> tuple[str, str, str]:
         )
         run = (await http.post(f"/api/v1/sessions/{session['id']}/runs", json={}, headers=bearer)).json()
     return session["id"], run["id"], made["access_token"]
+
+
+async def test_input_that_comes_before_the_program_waits_for_it_in_order(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    run_id = await begin(ada, session_id, "import sys; print(sys.stdin.read())")
+    for n in range(20):
+        await ada.ok(
+            "POST", f"/sessions/{session_id}/runs/{run_id}/stdin", json={"data": f"{n},", "close": n == 19}
+        )
+    assert printed(await events(ada, session_id, run_id)) == "".join(f"{n}," for n in range(20)) + "\n"
+    await ada.ok("POST", f"/sessions/{session_id}/runs/{run_id}/stdin", json={"data": "too late"})
+
+
+async def test_input_given_at_once_takes_no_more(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    run_id = await begin(ada, session_id, "import time; time.sleep(60)", stdin="all")
+    path = f"/sessions/{session_id}/runs/{run_id}"
+    await ada.refused(409, "stdin_given", "POST", f"{path}/stdin", json={"data": "more"})
+    await ada.ok("DELETE", path)
+
+
+async def test_a_program_that_does_not_read_gets_no_endless_input(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    run_id = await begin(ada, session_id, "import time; time.sleep(60)")
+    path = f"/sessions/{session_id}/runs/{run_id}"
+    codes = set()
+    for _ in range(100):
+        answer = await ada.http.post(f"/api/v1{path}/stdin", json={"data": "x" * 60_000})
+        codes.add(answer.status_code)
+        if answer.status_code == 409:
+            break
+    assert codes == {204, 409}
+    assert answer.json()["code"] == "stdin_full"
+    await ada.ok("DELETE", path)
+
+
+async def test_output_in_tiny_pieces_on_both_streams_is_few_events_and_whole(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    program = "import os\nfor n in range(20000): os.write(1 + n % 2, b'x')"
+    found = await events(ada, session_id, await begin(ada, session_id, program))
+    assert len(printed(found)) == len(printed(found, "stderr")) == 10_000
+    assert len(found) < 600
+
+
+async def test_characters_that_are_long_in_json_do_not_break_the_run(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    found = await events(ada, session_id, await begin(ada, session_id, "print('😀' * 50_000)"))
+    assert printed(found) == "😀" * 50_000 + "\n"
+    assert found[-1]["reason"] == "exited"
+
+
+async def test_everyone_hears_queued_started_and_ended_in_this_order(
+    guest: MakeGuest, services: Services
+) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    for _ in range(5):
+        await events(ada, session_id, await begin(ada, session_id, "pass"))
+    async with asyncio.timeout(10):
+        while len(told := await runs_told(services, session_id)) < 15:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    assert told == ["run.queued", "run.started", "run.ended"] * 5
+
+
+async def runs_told(services: Services, session_id: str) -> list[str]:
+    """Return the types of a session's numbered events about runs."""
+    async with services.db.begin() as db:
+        found = await stored_events.after(db, session_id, 0, 1_000)
+    return [event["type"] for event in found if event["type"].startswith("run.")]
+
+
+async def test_more_than_run_at_once_wait_in_turn_and_beyond_that_are_refused(tmp_path: Path) -> None:
+    limits = Limits(concurrent_runs=1, queued_runs=2, runs_per_minute=1_000)
+    settings = Settings(data=tmp_path, public_url=BASE, limits=limits).with_defaults()
+    async with running(settings) as app, client_of(app) as http:
+        made = (await http.post("/api/v1/guests", json={"display_name": "Ada"})).json()
+        http.headers["Authorization"] = f"Bearer {made['access_token']}"
+        ada = Somebody(made["user"]["id"], "Ada", made["access_token"], http)
+        session_id = await session_of(ada)
+        first = await begin(ada, session_id, "import time; time.sleep(60)")
+        waiting = [await ada.ok("POST", f"/sessions/{session_id}/runs", json={}) for _ in range(2)]
+        assert [(run["status"], run["position"]) for run in waiting] == [("queued", 0), ("queued", 1)]
+        problem = await ada.refused(429, "queue_full", "POST", f"/sessions/{session_id}/runs", json={})
+        assert problem["retry_after"] > 0
+        await ada.ok("DELETE", f"/sessions/{session_id}/runs/{waiting[0]['id']}")
+        assert (await events(ada, session_id, waiting[0]["id"]))[-1]["reason"] == "cancelled"
+        left = await ada.ok("GET", f"/sessions/{session_id}/runs/{waiting[1]['id']}")
+        assert left["position"] == 0
+        await ada.ok("PUT", f"/sessions/{session_id}/files/main.py", content=b"print(1)")
+        await ada.ok("DELETE", f"/sessions/{session_id}/runs/{first}")
+        assert (await events(ada, session_id, waiting[1]["id"]))[-1]["reason"] == "exited"
+
+
+async def test_only_the_latest_runs_are_kept(guest: MakeGuest, services: Services) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    async with services.db.begin() as db:
+        for n in range(60):
+            await run_queries.add(
+                db, id=f"run_old{n}", session_id=session_id, user_id=ada.id, language="python", entry="main.py", args=[],
+                limits={}, status="ended", created_at=n,
+            )  # fmt: skip
+    await events(ada, session_id, await begin(ada, session_id, "print(1)"))
+    items = (await ada.ok("GET", f"/sessions/{session_id}/runs"))["items"]
+    assert len(items) == 50
+    async with services.db.begin() as db:
+        assert await run_queries.one(db, session_id, "run_old0") is None
+        assert await run_queries.one(db, session_id, "run_old59") is not None
+
+
+async def test_a_stranger_and_a_viewer_may_not_run_and_a_viewer_may_read(guest: MakeGuest) -> None:
+    ada, vera, eve = await guest("Ada"), await guest("Vera"), await guest("Eve")
+    session_id = await session_of(ada)
+    await invite(ada, session_id, vera, "view")
+    run_id = await begin(ada, session_id, "print(1)")
+    path = f"/sessions/{session_id}/runs"
+    await vera.refused(403, "role_forbids", "POST", path, json={})
+    await vera.refused(403, "role_forbids", "DELETE", f"{path}/{run_id}")
+    await vera.refused(403, "role_forbids", "POST", f"{path}/{run_id}/stdin", json={"data": "x"})
+    assert printed(await events(vera, session_id, run_id)) == "1\n"
+    for method, rest in (("GET", ""), ("POST", ""), ("GET", f"/{run_id}"), ("GET", f"/{run_id}/events")):
+        await eve.refused(404, "session_not_found", method, path + rest, json={})
