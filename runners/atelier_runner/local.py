@@ -23,6 +23,7 @@ from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailabl
 from atelier_runner.languages import Language, find_tools, load_languages
 from atelier_runner.model import Capabilities, Event, Exited, Limits, Output, Reason, Spec
 from atelier_runner.pool import Pool
+from atelier_runner.processes import kill_orphans
 from atelier_runner.run import Run
 from atelier_runner.sandbox import Launcher, Sandbox, Setup, identities
 
@@ -186,9 +187,10 @@ async def open_local(
     untrusted: bool = False,
     groups: Groups | None = None,
     bwrap: str | None = None,
+    agent: bytes | None = None,
 ) -> AsyncIterator[LocalBackend]:
     """Open the backend. `limits` are those that waiting sandboxes are prepared for; `untrusted` refuses to run with a
-    control missing; `groups` and `bwrap` replace what would be found."""
+    control missing; `groups`, `bwrap` and `agent` (its source) replace what would be found."""
     tools = find_tools()
     languages = await asyncio.to_thread(load_languages, tools)
     program = bwrap or bubblewrap.find()
@@ -199,6 +201,7 @@ async def open_local(
         yield LocalBackend(languages, None, None, languages["python"].info.hint, untrusted=untrusted)
         return
     async with AsyncExitStack() as stack:
+        await asyncio.to_thread(kill_orphans, program, bubblewrap.AGENT)
         dedicated, spare = await asyncio.to_thread(identities)
         if spare is not None:
             staged = await asyncio.to_thread(bubblewrap.stage, tools, stack.enter_context(_stage_folder()))
@@ -211,7 +214,7 @@ async def open_local(
             program, tools, groups or Groups.of_this_process(),
             None if architecture is None else seccomp.compile_filter(architecture), dedicated, spare,
         )  # fmt: skip
-        launcher = await stack.enter_async_context(Launcher(setup))
+        launcher = await stack.enter_async_context(Launcher(setup, agent))
         pool = await stack.enter_async_context(Pool(launcher, limits or Limits(), pool_size))
         backend = LocalBackend(languages, pool, setup, "", untrusted=untrusted)
         stack.push_async_callback(backend.close)

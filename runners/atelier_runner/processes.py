@@ -1,12 +1,14 @@
-"""What a process tree uses, read from /proc: the fallback where no cgroup counts it, and less exact.
+"""Processes as /proc shows them: what a tree uses, and what a killed server left behind.
 
-A process that ended between two looks is counted only through its parent's `cutime`; memory that processes share is
+The first is the fallback where no cgroup counts, and less exact. A process that ended between two looks is counted only through its parent's `cutime`; memory that processes share is
 counted once per process. Hence "partial", never "enforced".
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from dataclasses import dataclass
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -40,6 +42,27 @@ def tree_usage(root: int) -> TreeUsage:
             memory += int(found[21]) * _PAGE
             count += 1
     return TreeUsage(ticks / _TICKS, memory, count)
+
+
+def kill_orphans(program: str, mark: str) -> int:
+    """Kill processes of `program` with `mark` on their command line that have lost their parent; returns how many.
+
+    bubblewrap binds its child to itself a moment after making it. If the server is killed in between, that child waits
+    for a word from its parent for ever; it has not begun to set the sandbox up, and nothing of it runs.
+    """
+    if os.getpid() == 1:
+        return 0  # here process 1 is a parent like any other
+    killed = 0
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or (fields := _stat(name)) is None or fields[1] != "1":
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/cmdline", "rb") as file:
+                line = os.fsdecode(file.read()).split("\0")
+            if line[0] == program and mark in line:
+                os.kill(int(name), signal.SIGKILL)
+                killed += 1
+    return killed
 
 
 def _stat(pid: str) -> list[str] | None:

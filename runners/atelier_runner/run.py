@@ -145,7 +145,7 @@ class Run:
         streams = {frames.STDOUT: "stdout", frames.STDERR: "stderr"}
         while (frame := await frames.read(reader)) is not None:
             kind, payload = frame
-            if (stream := streams.get(kind)) is not None:
+            if (stream := streams.get(kind)) is not None and payload:
                 if len(payload) > left:
                     self.stop(Reason.OUTPUT)
                 if left:
@@ -157,6 +157,8 @@ class Run:
             elif kind == frames.FAILED:
                 self._failure = _object(payload)
                 return
+            else:
+                raise frames.BadFrame(f"the sandbox sent a frame of kind {kind}")
 
     async def _watch(self) -> None:
         """Look at what has been used, the more often the nearer the limit."""
@@ -172,6 +174,10 @@ class Run:
                 used = self._tree_cpu if used is None else used
                 if counted.peak_memory_bytes is None and tree.memory_bytes > limits.memory_mb * MIB:
                     self.stop(Reason.MEMORY)
+            if (
+                group.usage().oom_kills
+            ):  # also when the kernel chose a child, and the program only waits for it
+                self.stop(Reason.MEMORY)
             if used is not None and used >= limits.cpu_seconds:
                 self.stop(Reason.CPU_TIME)
             left = limits.cpu_seconds - (used or 0.0)

@@ -129,18 +129,20 @@ class Sandbox:
 class Launcher:
     """Starts sandboxes, in a thread of its own. An async context manager."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, agent: bytes | None = None) -> None:
         self.setup = setup
         self._thread = ThreadPoolExecutor(1, "atelier-spawn")
         self._uids: set[int] = set()
         self._count = 0
-        self._agent = SOURCE.read_bytes()
+        self._dropping: set[asyncio.Task[None]] = set()
+        self._agent = agent or SOURCE.read_bytes()
 
     async def __aenter__(self) -> Launcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         loop = asyncio.get_running_loop()
+        await asyncio.gather(*self._dropping)
         await loop.run_in_executor(self._thread, self.setup.groups.close)
         self._thread.shutdown(wait=False)
 
@@ -155,7 +157,9 @@ class Launcher:
         try:
             born = await asyncio.shield(spawning)
         except asyncio.CancelledError:
-            await self._discard(await spawning, None)
+            dropping = asyncio.create_task(self._drop(spawning), name="drop-sandbox")
+            self._dropping.add(dropping)
+            dropping.add_done_callback(self._dropping.discard)
             raise
         writer: asyncio.StreamWriter | None = None
         try:
@@ -163,14 +167,21 @@ class Launcher:
             async with asyncio.timeout(START_SECONDS):
                 ready = await frames.read(reader)
             if ready is None or ready[0] != frames.READY:
-                raise SandboxUnavailable(f"The sandbox did not start: {_said(born)}", hint=_hint(_said(born)))
+                raise SandboxUnavailable(
+                    f"The sandbox did not start: {_said(born.errors)}", hint=_hint(_said(born.errors))
+                )
             return Sandbox(born, reader, writer, self._end, self._thread)
         except (TimeoutError, frames.BadFrame) as error:
             await self._discard(born, writer)
-            raise SandboxUnavailable(f"The sandbox's agent did not answer: {_said(born)}") from error
+            raise SandboxUnavailable(f"The sandbox's agent did not answer: {_said(born.errors)}") from error
         except BaseException:
             await self._discard(born, writer)
             raise
+
+    async def _drop(self, spawning: asyncio.Future[_Born]) -> None:
+        """Throw away a sandbox that nobody waits for any more, once it is there."""
+        with contextlib.suppress(SandboxUnavailable):
+            await self._discard(await spawning, None)
 
     async def _discard(self, born: _Born, writer: asyncio.StreamWriter | None) -> None:
         if writer is not None:
@@ -206,10 +217,8 @@ class Launcher:
             pid = _child(info)
             if pid is None:
                 process.wait(START_SECONDS)
-                text = os.read(errors, 4096).decode(errors="replace").strip()
-                raise SandboxUnavailable(
-                    f"bubblewrap could not make a sandbox: {text or process.returncode}", hint=_hint(text)
-                )
+                text = _said(errors)
+                raise SandboxUnavailable(f"bubblewrap could not make a sandbox: {text}", hint=_hint(text))
             pidfd = os.pidfd_open(pid)
             group.limit(memory_bytes=memory_bytes, processes=processes)
             group.attach(pid)
@@ -219,7 +228,9 @@ class Launcher:
             )
         except BaseException as error:
             if process is not None:
-                process.kill()
+                # Its child may not yet be bound to it, but is in its process group.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             group.remove()
             self._uids.discard(uid or 0)
@@ -256,7 +267,7 @@ class Launcher:
             groups: list[int] | None = None if uid is None else []
             return subprocess.Popen(
                 line, stdin=stream.fileno(), stdout=stream.fileno(), stderr=errors, env=nothing, cwd="/",
-                pass_fds=handles.all(), user=uid, group=uid, extra_groups=groups,
+                pass_fds=handles.all(), process_group=0, user=uid, group=uid, extra_groups=groups,
             )  # fmt: skip
 
     def _end(self, born: _Born) -> None:
@@ -302,10 +313,10 @@ def _child(info: int) -> int | None:
     return None
 
 
-def _said(born: _Born) -> str:
+def _said(errors: int) -> str:
     """Return what bubblewrap or the agent wrote to their standard error."""
     try:
-        return os.read(born.errors, 4096).decode(errors="replace").strip() or "it said nothing"
+        return os.read(errors, 4096).decode(errors="replace").strip() or "it said nothing"
     except OSError:
         return "it said nothing"
 

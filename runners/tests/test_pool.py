@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -23,6 +26,7 @@ from atelier_runner import (
     Started,
     open_local,
 )
+from atelier_runner.bubblewrap import AGENT
 from atelier_runner.outbox import BOUND, Outbox
 from atelier_runner.pool import Pool
 
@@ -167,3 +171,39 @@ async def test_tiny_pieces_of_both_streams_are_few_events() -> None:
     events = await read(outbox)
     assert len(events) < 600
     assert sum(len(e.data) for e in events if isinstance(e, Output)) == 10_000
+
+
+# Opens a backend and is killed while it makes sandboxes; the delay decides at which step.
+KILLED = """
+import asyncio, os, signal, sys, threading
+from atelier_runner import open_local
+async def main():
+    threading.Timer(float(sys.argv[1]), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    async with open_local(pool_size=50):
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+def sandboxes() -> set[int]:
+    """Return the processes of sandboxes on this machine."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if AGENT.encode() in path.read_bytes().split(b"\0"):
+                found.add(int(path.parent.name))
+    return found
+
+
+async def test_a_killed_server_leaves_nothing_that_the_next_start_does_not_remove() -> None:
+    before = sandboxes()
+    for n in range(8):
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(0.2 + n * 0.013))
+        assert await process.wait() == -signal.SIGKILL
+    async with open_local(limits=LIMITS, pool_size=1) as backend:
+        assert await hello(backend) == "hi\n"
+    async with asyncio.timeout(5):
+        while sandboxes() - before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    groups = {path.name.split("-")[1] for path in Path("/sys/fs/cgroup").glob("*/atelier-*-*")}
+    assert not [pid for pid in groups if not Path("/proc", pid).exists()]

@@ -1,8 +1,8 @@
 """Yjs updates in Python: decoding, merging, differences. The only module that imports pycrdt, with `edits.py`.
 
-Traps that shape this file: `Doc.get_update()` leaves out structs that wait for a missing update, so they are added
-back as the residue; `merge_updates` is quadratic, so updates are folded 32 at a time; deleted content is kept
-(`skip_gc`), since undo, history and attribution read it.
+Traps that shape this file: `Doc.get_update()` leaves out structs and deletions that wait for a missing update, so they
+are added back as the residue; `merge_updates` is quadratic, so updates are folded 32 at a time; deleted content is
+kept (`skip_gc`), since undo, history and attribution read it.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ def check_state(state: bytes) -> None:
         Invalid: `bad_state_vector`.
     """
     try:
+        if _announces_more(state):
+            raise ValueError
         get_update(EMPTY_UPDATE, state)
     except ValueError:
         raise Invalid(
@@ -101,8 +103,9 @@ def snapshot_of(update: bytes) -> Snapshot:
     doc.apply_update(update)
     state = bytes(doc.get_state())
     encoded = bytes(doc.get_update())
+    # What waits for a missing update: structs, and deletions of structs that have not come yet.
     residue = get_update(update, state)
-    if _holds_structs(residue):
+    if residue != EMPTY_UPDATE:
         encoded = merge_updates(encoded, residue)
     again: Doc[Any] = Doc(skip_gc=True)
     again.apply_update(encoded)
@@ -122,6 +125,12 @@ def _text(doc: Doc[Any]) -> str:
     return str(doc.get(TEXT, type=Text))
 
 
-def _holds_structs(update: bytes) -> bool:
-    # An update begins with the number of clients that it holds structs of; zero means deletions at most.
-    return update[:1] != b"\x00"
+def _announces_more(state: bytes) -> bool:
+    """Say whether a state vector announces more entries than its bytes could hold; the decoder would make room first."""
+    count = shift = 0
+    for byte in state[:10]:
+        count |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return count > len(state) // 2

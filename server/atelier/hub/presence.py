@@ -1,10 +1,10 @@
 """Who is in a room and where: its own plane, never in the log.
 
-The newest state of each awareness client counts. A client id belongs to the connection that first used it (or to the
-same person's newer connection); states that name foreign ids are ignored, since y-websocket clients send back what
-they receive. The `user` field is overwritten, so nobody can pose as somebody else. A removal goes out at the same
-clock, so that a fast rejoin is not hidden; one who comes back at a clock that the others have seen as gone is sent
-its own entry as null and then announces itself anew.
+The newest state of each awareness client counts. A client id belongs to the connection that first used it, or to the
+same person's other connection once that uses it at a higher clock; states that name foreign ids are ignored, since
+y-websocket clients send back what they receive. The `user` field is overwritten, so nobody can pose as somebody else.
+A removal goes out at the same clock, so that a fast rejoin is not hidden; one who comes back at a clock that the
+others have seen as gone is sent its own entry as null and then announces itself anew.
 """
 
 from __future__ import annotations
@@ -95,8 +95,11 @@ class Presence:
                 self._admit(owner)
                 if clock <= self._gone.get(client, -1):
                     probes.append((client, self._gone[client]))
-            elif clock < known.clock or (clock == known.clock and known.owner == owner):
-                known.heard = time.monotonic()
+            elif clock <= known.clock:
+                # From its owner: a sign of life. From the same person's other connection: what that one heard, sent
+                # back; taken for a claim, it would show this presence for as long as the other connection is open.
+                if known.owner == owner:
+                    known.heard = time.monotonic()
                 continue
             self._states[client] = _State(
                 clock, self._signed(text, identity), owner, identity.user_id, time.monotonic()

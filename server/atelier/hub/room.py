@@ -143,7 +143,8 @@ class Room:
         asked = deletions(update)
         if not asked:
             return asked is not None
-        whole = merged(await self._services.log.read(self.key))
+        stored = await self._services.log.read(self.key)
+        whole = await asyncio.to_thread(merged, stored)
         known = deletions(difference(whole, await asyncio.to_thread(state_of, whole)))
         return known is not None and covers(known, asked)
 

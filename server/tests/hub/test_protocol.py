@@ -107,10 +107,11 @@ def test_a_foreign_client_id_is_ignored_since_clients_send_back_what_they_hear()
     assert len(presence) == 1
 
 
-def test_one_s_own_newer_connection_takes_its_id_over_and_the_older_one_s_end_hides_nobody() -> None:
+def test_one_s_other_connection_takes_an_id_over_at_a_higher_clock_only() -> None:
     presence = new()
     presence.receive("old", ADA, said(7, 1, "{}"))
-    assert presence.receive("new", ADA, said(7, 1, "{}")).changed == {7}
+    assert presence.receive("new", ADA, said(7, 1, "{}")).changed == frozenset()  # sent back, no claim
+    assert presence.receive("new", ADA, said(7, 2, "{}")).changed == {7}
     assert presence.leave("old") == frozenset()
     assert presence.leave("new") == {7}
 
