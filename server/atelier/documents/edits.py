@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any
 
 from pycrdt import Doc, Map, Text, TransactionEvent, UndoManager
@@ -15,6 +16,7 @@ from pycrdt import Doc, Map, Text, TransactionEvent, UndoManager
 from atelier.documents.crdt import TEXT
 
 _MOST_LINES = 4_000  # beyond this, a line diff costs more than sending the changed middle
+_SIMPLE = (str, int, float, bool, NoneType)
 Span = tuple[int, int, str]
 """Start and end (in characters of the old text) and what comes there instead."""
 Patch = Mapping[str, Mapping[str, Any] | None]
@@ -88,14 +90,19 @@ def read_map(whole: bytes, name: str) -> dict[str, dict[str, Any]]:
 
 
 def plain(root: Map[Any]) -> dict[str, dict[str, Any]]:
-    """Turn a map of maps into dictionaries; whole numbers come back as int."""
+    """Turn a map of maps of simple values into dictionaries; whole numbers come back as int."""
+    # Entry by entry: `to_py` recurses into whatever somebody has nested in there.
     found = {}
-    for key, node in (root.to_py() or {}).items():
-        if isinstance(node, dict):
-            found[key] = {
-                k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in node.items()
-            }
+    with root.doc.transaction():
+        for key, node in root.items():
+            if isinstance(node, Map):
+                fields = node.items()
+                found[key] = {field: _plain(value) for field, value in fields if isinstance(value, _SIMPLE)}
     return found
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def spans_between(old: str, new: str) -> list[Span]:

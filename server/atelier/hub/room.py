@@ -40,6 +40,7 @@ logger = structlog.get_logger(__name__)
 CHUNK_BYTES = 256 * 1024
 _PRESENCE_SECONDS = 0.02
 _COMPACT_EVERY = 400
+_LARGE = 32 * 1024  # bytes; checking more than that keeps others waiting
 
 
 class Room:
@@ -122,7 +123,10 @@ class Room:
 
     async def _edit(self, seat: Seat, message: protocol.Update) -> None:
         update = message.update
-        validate(update)
+        if len(update) < _LARGE:
+            validate(update)
+        else:
+            await asyncio.to_thread(validate, update)
         if message.reply and only_deletions(update) and await self._knows(update):
             self._acknowledge_now(seat)
             return

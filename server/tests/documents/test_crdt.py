@@ -42,8 +42,8 @@ class Writer:
         del self.updates[sent:]
 
 
-def writer() -> Writer:
-    doc: Doc[Any] = Doc()
+def writer(client: int | None = None) -> Writer:
+    doc: Doc[Any] = Doc() if client is None else Doc(client_id=client)
     made = Writer(doc, doc.get("content", type=Text), [])
     doc.observe(lambda event: made.updates.append(bytes(event.update)))
     return made
@@ -59,7 +59,7 @@ def typed(*texts: str) -> Writer:
 def story(seed: int, steps: int = 40) -> list[bytes]:
     """What two people sent who heard of each other now and then."""
     dice = random.Random(seed)
-    people = [writer(), writer()]
+    people = [writer(1_000), writer(2_000)]
     heard = [0, 0]
     for _ in range(steps):
         who = dice.randrange(2)
