@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pycrdt import Doc, Text, get_state, get_update, merge_updates
+import structlog
+from pycrdt import Doc, Text, get_update, merge_updates
 
 from atelier.documents.shape import DEEPEST, announces_too_much, is_sane
 from atelier.errors import Invalid
 from atelier.log import Stored
 
+logger = structlog.get_logger(__name__)
 EMPTY_UPDATE = b"\x00\x00"
 EMPTY_STATE = b"\x00"
 TEXT = "content"
@@ -24,14 +26,15 @@ _FOLD = 32
 
 
 def validate(update: bytes) -> None:
-    """Check that bytes decode as a Yjs update, and safely so; costs about a microsecond for a keystroke.
+    """Check that bytes decode as a Yjs update, and safely so; costs a few microseconds for a keystroke.
 
     Raises:
         Invalid: `poison_update`.
     """
     try:
         if is_sane(update):
-            get_state(update)
+            # A state vector can be had of an update whose rest does not decode; applying it reads all of it.
+            Doc(skip_gc=True).apply_update(update)
             return
     except ValueError:
         pass
@@ -72,9 +75,32 @@ def fold(updates: Sequence[bytes]) -> bytes:
 
 
 def merged(stored: Stored) -> bytes:
-    """Return a whole document as one update."""
-    head = [] if stored.snapshot is None else [stored.snapshot]
-    return fold([*head, *(entry.edit.update for entry in stored.tail)])
+    """Return a whole document as one update that decodes.
+
+    Updates that decode alone can merge into bytes that do not: when somebody's client claims other content under ids
+    that are taken. Then they are applied one by one, in the order of the log, and one that does not fit is left out.
+    """
+    parts = [] if stored.snapshot is None else [stored.snapshot]
+    parts += [entry.edit.update for entry in stored.tail]
+    try:
+        whole = fold(parts)
+        if len(parts) > 1:
+            Doc(skip_gc=True).apply_update(whole)
+        return whole
+    except ValueError:
+        return _one_by_one(parts)
+
+
+def _one_by_one(updates: Sequence[bytes]) -> bytes:
+    doc: Doc[Any] = Doc(skip_gc=True)
+    for number, update in enumerate(updates):
+        try:
+            doc.apply_update(update)
+        except ValueError:
+            logger.warning(
+                "an update does not fit its document and is left out", number=number, bytes=len(update)
+            )
+    return bytes(doc.get_update())
 
 
 def difference(update: bytes, state: bytes) -> bytes:

@@ -188,6 +188,8 @@ def test_whatever_passes_the_check_can_be_merged_and_read(seed: int, data: Any) 
         validate(bytes(update))
     except Invalid:
         return
-    whole = fold([*good, bytes(update)])
+    whole = merged(
+        Stored(None, 0, tuple(Entry(n, Edit(u, "usr_a", 0)) for n, u in enumerate([*good, bytes(update)], 1)))
+    )
     difference(whole, state_of(whole))
     text_in(whole)

@@ -115,3 +115,20 @@ def test_a_revoked_link_ends_the_guest_s_connection_within_a_second(server: Serv
     stranger = person()
     stranger.goto(link)
     expect(stranger.get_by_text(re.compile("revoked|no longer", re.IGNORECASE)).first).to_be_visible()
+
+
+def test_an_open_session_comes_up_again_while_the_server_is_down(own_server: Server, person: Person) -> None:
+    ada = person()
+    land(ada, own_server.url)
+    ada.wait_for_function(
+        "async () => (await caches.keys()).length >= 2 && !!(await caches.match(location.href))"
+    )
+    own_server.kill()
+    ada.reload()
+    expect(text(ada)).to_contain_text("from garden.plants import grow")
+    type_at_start(ada, "# on the train\n")
+    expect(status(ada)).to_have_text(re.compile("Offline: 15 changes kept on this device"))
+    ada.reload()
+    expect(text(ada)).to_contain_text("# on the train")
+    own_server.start()
+    expect(status(ada)).to_have_text(re.compile("Saved"), timeout=20_000)
