@@ -92,9 +92,11 @@ class Presence:
                     changed.add(client)
                 continue
             if known is None:
-                self._admit(owner)
                 if clock <= self._gone.get(client, -1):
+                    # One who has come back, or an echo of one who has left: only the former answers the probe.
                     probes.append((client, self._gone[client]))
+                    continue
+                self._admit(owner)
             elif clock <= known.clock:
                 # From its owner: a sign of life. From the same person's other connection: what that one heard, sent
                 # back; taken for a claim, it would show this presence for as long as the other connection is open.
@@ -162,11 +164,13 @@ class Presence:
             )
         try:
             state: Any = json.loads(text)
+            if isinstance(state, dict):
+                # NaN and Infinity, which Python reads and writes, are no JSON: the others' clients would throw.
+                signed = {**state, "user": identity.user}
+                return json.dumps(signed, separators=(",", ":"), allow_nan=False).encode()
         except (ValueError, RecursionError):
-            state = None
-        if not isinstance(state, dict):
-            raise BadRequest("bad_presence", "A presence is a JSON object.", next_step="Reload the page.")
-        return json.dumps({**state, "user": identity.user}, separators=(",", ":")).encode()
+            pass
+        raise BadRequest("bad_presence", "A presence is a JSON object.", next_step="Reload the page.")
 
 
 def _entries(update: bytes) -> Iterable[tuple[int, int, str]]:

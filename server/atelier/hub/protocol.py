@@ -18,6 +18,7 @@ EMPTY_UPDATE = b"\x00\x00"
 KEEPALIVE = b"\x01\x01\x00"
 """An awareness update about nobody: keeps y-websocket, which ignores pings, from giving up after 30 s."""
 _LONGEST_NAME = 256
+_LARGEST = 2**53 - 1  # lib0 throws beyond, so what we pass on must not be
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Reader:
             self._at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
+                if value > _LARGEST:
+                    raise malformed("a whole number that JavaScript can hold")
                 return value
             shift += 7
 
