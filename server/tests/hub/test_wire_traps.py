@@ -97,7 +97,11 @@ def typed(*texts: str) -> list[bytes]:
 
 async def appended(place: World) -> float:
     metrics = (await place.http.get(f"{place.server.url}/metrics")).text
-    return float(next(line for line in metrics.splitlines() if line.startswith("atelier_hub_appended_total")).split()[1])
+    return float(
+        next(line for line in metrics.splitlines() if line.startswith("atelier_hub_appended_total")).split()[
+            1
+        ]
+    )
 
 
 async def test_the_server_speaks_first_of_who_is_here_and_says_its_own_state(place: World) -> None:
@@ -129,7 +133,9 @@ async def test_every_frame_holds_one_message(place: World) -> None:
             assert len(frame) == 2 + len(sized(body(frame)))
 
 
-async def test_a_removal_goes_out_at_the_same_clock_and_a_rejoiner_is_asked_to_say_itself_anew(place: World) -> None:
+async def test_a_removal_goes_out_at_the_same_clock_and_a_rejoiner_is_asked_to_say_itself_anew(
+    place: World,
+) -> None:
     async with y(place, "doc_clock", "Bob") as bob:
         async with y(place, "doc_clock") as ada:
             await ada.send(presence(21, 7, "{}"))
@@ -181,7 +187,12 @@ async def test_what_a_client_sends_back_is_no_claim(place: World) -> None:
 
 
 async def test_no_presence_makes_another_client_throw(place: World) -> None:
-    for entry in (presence(61, 1, '{"x":NaN}'), presence(2**53, 1, "{}"), presence(61, 2**53, "{}"), presence(61, 1, "[")):
+    for entry in (
+        presence(61, 1, '{"x":NaN}'),
+        presence(2**53, 1, "{}"),
+        presence(61, 2**53, "{}"),
+        presence(61, 1, "["),
+    ):
         async with y(place, "doc_throw") as ada, y(place, "doc_throw", "Bob") as bob:
             await ada.send(entry)
             with pytest.raises(websockets.ConnectionClosed):
@@ -196,7 +207,11 @@ async def test_a_reader_s_update_is_refused_in_words_and_an_answer_without_news_
     async with h(place, "Vera") as vera, y(place, document) as ada:
         name = sized(document.encode())
         state = body((await fence(ada))[-1])
-        deletions = b"\x00" + state[-1:] if state[-1:] == b"\x00" else b"\x00" + state[state.rindex(b"\x01\x01") - 6 :]
+        deletions = (
+            b"\x00" + state[-1:]
+            if state[-1:] == b"\x00"
+            else b"\x00" + state[state.rindex(b"\x01\x01") - 6 :]
+        )
         assert len(deletions) > 2
         await vera.send(name + b"\x02\x00" + sized(place.tokens["Vera"].encode()))
         assert b"readonly" in await until(vera, name + b"\x02\x02")
@@ -265,7 +280,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_a_frame_that_is_wrong_below_the_protocol_ends_its_own_connection_only(place: World, what: str) -> None:
+async def test_a_frame_that_is_wrong_below_the_protocol_ends_its_own_connection_only(
+    place: World, what: str
+) -> None:
     url = urlsplit(place.server.url)
     path = f"/api/v1/sessions/{place.session}/documents/doc_broken?token={place.tokens['Ada']}"
     async with y(place, "doc_broken") as bystander:
