@@ -216,11 +216,14 @@ class Room(RuleBasedStateMachine):
             peer.hear()
 
     @rule(peer=consumes(peers))
+    def leave(self, peer: Peer) -> None:
+        self.go(peer)
+
     def go(self, peer: Peer) -> None:
         self.here.remove(peer)
         self.tell(self.presence.leave(peer))
 
-    def teardown(self) -> None:
+    def settle(self) -> None:
         """Once all frames have arrived, everybody sees exactly those who are there, as themselves."""
         for _ in range(1_000):
             for peer in self.here:
@@ -241,11 +244,18 @@ class Room(RuleBasedStateMachine):
         assert {client: state["user"]["name"] for client, state in shown.items()} == names
         for peer in self.here:
             others = {
-                client: json.loads(s)["user"]["name"]
-                for client, s in peer.states.items()
+                client: json.loads(state)["user"]["name"]
+                for client, state in peer.states.items()
                 if client != peer.own
             }
             assert others == {client: name for client, name in names.items() if client != peer.own}
+
+    def teardown(self) -> None:
+        """They leave one after the other, the first ones first."""
+        self.settle()
+        while self.here:
+            self.go(self.here[0])
+            self.settle()
 
 
 TestRoom = Room.TestCase
