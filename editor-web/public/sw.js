@@ -36,7 +36,7 @@ async function pageOf(request) {
     await keepPage(request, answer.clone());
     return answer;
   } catch (error) {
-    const kept = await (await caches.open(PAGES)).match(request);
+    const kept = await (await caches.open(PAGES)).match(request, { ignoreVary: true });
     if (kept) return kept;
     throw error;
   }

@@ -139,6 +139,9 @@ class Room:
             return
         edit = Edit(update, seat.client.caller.user_id, times.now())
         self._arrived.append((seat, edit, time.monotonic()))
+        self._start_writing()
+
+    def _start_writing(self) -> None:
         if self._writing is None:
             self._writing = self._services.tasks.start(self._write(), name=f"write {self.key}")
 
@@ -157,6 +160,7 @@ class Room:
             # In the order of the frames: what arrived before is acknowledged before.
             if self._arrived or self._appended:
                 self._arrived.append((seat, Edit(protocol.EMPTY_UPDATE, "", 0), time.monotonic()))
+                self._start_writing()
             else:
                 seat.push(protocol.sync_status(stored=True))
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -110,6 +111,81 @@ async def test_positions_are_never_used_again_also_after_reopening(url: str) -> 
 async def test_sync_is_shared_and_ends(log: Log) -> None:
     positions = [(await log.append(KEY, edits(str(n))))[-1] for n in range(20)]
     await asyncio.wait_for(asyncio.gather(*(log.sync(KEY, p) for p in positions)), 10)
+
+
+async def test_followers_are_given_the_very_edit_and_only_once_it_can_be_read(log: Log) -> None:
+    edit = edits("a")[0]
+    heard: list[Entry] = []
+    log.follow(KEY, heard.extend)
+    log.follow("ses_a:other", heard.extend)
+    appending = asyncio.create_task(log.append(KEY, [edit]))
+    while not heard:
+        await asyncio.wait([appending], timeout=0.01)
+    assert heard[0].edit is edit
+    assert [entry.edit for entry in (await log.read(KEY)).tail] == [edit]
+    await appending
+    assert len(heard) == 1
+
+
+async def test_an_append_that_nobody_waits_for_any_more_is_kept_and_told(log: Log) -> None:
+    heard: list[Entry] = []
+    log.follow(KEY, heard.extend)
+    appending = asyncio.create_task(log.append(KEY, edits("a")))
+    await asyncio.wait([appending], timeout=0)
+    appending.cancel()
+    await log.append(KEY, edits("b"))
+    assert [entry.edit.update for entry in heard] in ([b"a", b"b"], [b"b"])
+    assert list((await log.read(KEY)).tail) == heard
+
+
+async def test_nothing_appended_is_nothing(log: Log) -> None:
+    assert await log.append(KEY, []) == []
+    assert (await log.read(KEY)).tail == ()
+
+
+async def test_bytes_of_any_kind_and_size_come_back_as_they_were(log: Log) -> None:
+    given = [Edit(update, "usr_😀", 2**41) for update in (b"", bytes(range(256)), bytes(3_000_000))]
+    await log.append(KEY, given)
+    assert [entry.edit for entry in (await log.read(KEY)).tail] == given
+
+
+async def test_compaction_beside_appends_loses_nothing(log: Log) -> None:
+    heard: list[Entry] = []
+    log.follow(KEY, heard.extend)
+
+    async def write() -> None:
+        for n in range(100):
+            await log.append(KEY, edits(str(n)))
+
+    async def compact() -> int:
+        while len(heard) < 100:
+            stored = await log.read(KEY)
+            if stored.tail:
+                before = [] if stored.snapshot is None else stored.snapshot.split()
+                parts = [*before, *(entry.edit.update for entry in stored.tail)]
+                await log.compact(KEY, stored.tail[-1].position, b" ".join(parts))
+        return 0
+
+    await asyncio.wait_for(asyncio.gather(write(), compact()), 30)
+    stored = await log.read(KEY)
+    kept = [*(stored.snapshot or b"").split(), *(entry.edit.update for entry in stored.tail)]
+    assert kept == [str(n).encode() for n in range(100)]
+
+
+async def test_who_wrote_what_is_kept_when_it_is_compacted(url: str) -> None:
+    async with open_log(url) as log:
+        positions = await log.append(KEY, edits("a", "b"))
+        await log.compact(KEY, positions[-1], b"all")
+    query = "select position, data, author, at from log_history order by position"
+    if url.startswith("sqlite"):
+        database = sqlite3.connect(url.removeprefix("sqlite:///"))
+        rows = database.execute(query.replace("log_history", "history")).fetchall()
+        database.close()
+    else:
+        connection = await asyncpg.connect(url)
+        rows = [tuple(row) for row in await connection.fetch(query)]
+        await connection.close()
+    assert rows == [(positions[0], b"a", "usr_a", 0), (positions[1], b"b", "usr_a", 1)]
 
 
 CHILD = """

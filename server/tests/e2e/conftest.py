@@ -30,6 +30,13 @@ os.environ.setdefault("PLAYWRIGHT_NODEJS_PATH", str(Path(sys.executable).parent 
 expect.set_options(timeout=10_000)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A browser on a loaded machine now and then gives up by itself: its test is tried once more, and that is reported."""
+    for item in items:
+        if item.get_closest_marker("e2e"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 class Server:
     """`atelier serve` on one port and folder, which a test may kill and start again."""
 

@@ -121,7 +121,8 @@ def test_an_open_session_comes_up_again_while_the_server_is_down(own_server: Ser
     ada = person()
     land(ada, own_server.url)
     ada.wait_for_function(
-        "async () => (await caches.keys()).length >= 2 && !!(await caches.match(location.href))"
+        "async () => !!navigator.serviceWorker.controller && (await caches.keys()).length >= 2"
+        " && !!(await caches.match(location.href))"
     )
     own_server.kill()
     ada.reload()

@@ -25,6 +25,11 @@ BIN = Path(sys.executable).parent
 NODE_TESTS = Path(__file__).parents[1] / "node"
 
 
+def _environment() -> dict[str, str]:
+    """What a server inherits: nothing of Atelier's own, since it refuses what is no setting."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("ATELIER_")}
+
+
 class LiveServer:
     """`atelier serve` on one port and folder; may be killed and started again."""
 
@@ -33,19 +38,19 @@ class LiveServer:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self._data = data
+        self.data = data
         self._process: Process | None = None
 
     async def start(self) -> None:
         """Start and wait until it says that it is ready."""
-        with (self._data / "server.log").open("ab") as log:
+        with (self.data / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                BIN / "atelier", "serve", "--port", str(self.port), "--data", str(self._data), stdout=PIPE, stderr=log,
-                env={**os.environ, "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_FRAME_BYTES": "1048576"},
+                BIN / "atelier", "serve", "--port", str(self.port), "--data", str(self.data), stdout=PIPE, stderr=log,
+                env={**_environment(), "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_FRAME_BYTES": "1048576"},
             )  # fmt: skip
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), 20)
-        assert b"ready" in line, (self._data / "server.log").read_text()[-2000:]
+        assert b"ready" in line, (self.data / "server.log").read_text()[-2000:]
 
     async def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """Kill (or ask to end) and wait."""
@@ -183,9 +188,9 @@ class World:
         return (await self.call(who, "GET", f"/sessions/{self.session}/files/{path}")).text
 
     async def open(
-        self, who: str, dialect: str, document: str, *, name: str = "", synced: bool = True
+        self, who: str, dialect: str, document: str, *, name: str = "", line: str = "", synced: bool = True
     ) -> Peer:
-        """Open a document with an unmodified client."""
+        """Open a document with an unmodified client; Hocuspocus clients of one `line` share a socket."""
         peer = Peer(self.node, name or f"{who}/{dialect}/{document}")
         await peer.do(
             "open",
@@ -194,7 +199,7 @@ class World:
             session=self.session,
             document=document,
             token=self.tokens[who],
-            name=who,
+            name=line or who,
         )
         if synced:
             await peer.until(lambda state: bool(state["synced"]))
