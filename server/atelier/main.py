@@ -17,6 +17,7 @@ import uvicorn
 from atelier import __version__
 from atelier.app import create_app
 from atelier.doctor import examine
+from atelier.hub import LineProtocol
 from atelier.logs import configure_logs
 from atelier.settings import Settings, from_environment
 
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(settings: Settings) -> int:
     """Listen until told to stop; prints the address once it answers."""
     configure_logs(settings.log_format)
+    # The thread that syncs the log must not wait 5 ms, the default, until a busy event loop lets it say so.
+    sys.setswitchinterval(0.0005)
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
@@ -71,7 +74,7 @@ def serve(settings: Settings) -> int:
             create_app(settings),
             loop="uvloop",
             http="httptools",
-            ws="websockets-sansio",
+            ws=LineProtocol,
             ws_max_size=settings.limits.frame_bytes,
             ws_ping_interval=20.0,
             ws_ping_timeout=20.0,

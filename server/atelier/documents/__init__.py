@@ -1,46 +1,72 @@
 """Documents: what is in them, and edits that the server makes as a collaborator."""
 
+from atelier.documents.compact import apart, compact_if_long, end_workers, is_long, size_of
 from atelier.documents.crdt import (
     EMPTY_STATE,
     EMPTY_UPDATE,
+    TEXT,
     check_state,
     difference,
     fold,
+    is_valid,
     merged,
+    poison,
+    squashed,
     state_of,
+    text_in,
     validate,
 )
-from atelier.documents.edits import Change, Patch, Span, spans_between
+from atelier.documents.edits import Change, Patch, Span, read_map, spans_between
+from atelier.documents.lib0 import sized, uint
 from atelier.documents.service import (
     apply_update,
     change_map,
     change_text,
-    compact_if_long,
     map_of,
     set_text,
     text_of,
     whole,
 )
+from atelier.documents.shape import Range, ranges
+from atelier.documents.split import PART_BYTES, split
+from atelier.documents.state import State
 
 __all__ = [
     "EMPTY_STATE",
     "EMPTY_UPDATE",
+    "PART_BYTES",
+    "TEXT",
     "Change",
     "Patch",
+    "Range",
     "Span",
+    "State",
+    "apart",
     "apply_update",
     "change_map",
     "change_text",
     "check_state",
     "compact_if_long",
     "difference",
+    "end_workers",
     "fold",
+    "is_long",
+    "is_valid",
     "map_of",
     "merged",
+    "poison",
+    "ranges",
+    "read_map",
     "set_text",
+    "size_of",
+    "sized",
     "spans_between",
+    "split",
+    "squashed",
     "state_of",
+    "text_in",
     "text_of",
+    "uint",
     "validate",
     "whole",
 ]

@@ -8,13 +8,12 @@ kept (`skip_gc`), since undo, history and attribution read it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 from pycrdt import Doc, Text, get_update, merge_updates
 
-from atelier.documents.shape import DEEPEST, announces_too_much, is_sane
+from atelier.documents.shape import DEEPEST, announces_too_much, is_keystroke, is_sane
 from atelier.errors import Invalid
 from atelier.log import Stored
 
@@ -25,20 +24,33 @@ TEXT = "content"
 _FOLD = 32
 
 
-def validate(update: bytes) -> None:
-    """Check that bytes decode as a Yjs update, and safely so; costs a few microseconds for a keystroke.
-
-    Raises:
-        Invalid: `poison_update`.
-    """
+def is_valid(update: bytes) -> bool:
+    """Say whether bytes decode as a Yjs update, and safely so; costs a microsecond for a keystroke."""
+    if is_keystroke(update):
+        return True
     try:
         if is_sane(update):
             # A state vector can be had of an update whose rest does not decode; applying it reads all of it.
             Doc(skip_gc=True).apply_update(update)
-            return
+            return True
     except ValueError:
         pass
-    raise Invalid(
+    return False
+
+
+def validate(update: bytes) -> None:
+    """Check an update.
+
+    Raises:
+        Invalid: `poison_update`.
+    """
+    if not is_valid(update):
+        raise poison()
+
+
+def poison() -> Invalid:
+    """Return the error of an update that does not decode."""
+    return Invalid(
         "poison_update",
         f"These bytes are not a Yjs update (version 1) whose values nest at most {DEEPEST} levels.",
         next_step="Reload the page; your text is kept in the browser.",
@@ -80,7 +92,7 @@ def merged(stored: Stored) -> bytes:
     Updates that decode alone can merge into bytes that do not: when somebody's client claims other content under ids
     that are taken. Then they are applied one by one, in the order of the log, and one that does not fit is left out.
     """
-    parts = [] if stored.snapshot is None else [stored.snapshot]
+    parts = [segment.update for segment in stored.snapshot.segments]
     parts += [entry.edit.update for entry in stored.tail]
     try:
         whole = fold(parts)
@@ -115,16 +127,8 @@ def state_of(update: bytes) -> bytes:
     return bytes(doc.get_state())
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A compacted document and what it was checked against."""
-
-    update: bytes
-    state: bytes
-
-
-def snapshot_of(update: bytes) -> Snapshot:
-    """Encode a document anew, squashed, and check that decoding gives the same state and text.
+def squashed(update: bytes) -> bytes:
+    """Encode a document anew and check that decoding gives the same state and text.
 
     Raises:
         RuntimeError: what was encoded is not what was there; nothing must be trimmed then.
@@ -141,7 +145,7 @@ def snapshot_of(update: bytes) -> Snapshot:
     again.apply_update(encoded)
     if again.get_state() != state or _text(again) != _text(doc):
         raise RuntimeError("a compacted document is not what was there before")
-    return Snapshot(encoded, state)
+    return encoded
 
 
 def text_in(update: bytes) -> str:

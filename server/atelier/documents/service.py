@@ -6,24 +6,16 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import structlog
-
 from atelier import times
 from atelier.documents import crdt, edits
 from atelier.documents.edits import Change, Patch, Span
-from atelier.errors import TooLarge
 from atelier.log import Edit, Log
-
-logger = structlog.get_logger(__name__)
-_TAIL_ENTRIES = 400
-_TAIL_BYTES = 1024 * 1024
 
 
 async def whole(log: Log, document: str) -> tuple[bytes, int]:
     """Return a document as one update, and the position up to which that is."""
     stored = await log.read(document)
-    position = stored.tail[-1].position if stored.tail else stored.snapshot_position
-    return await asyncio.to_thread(crdt.merged, stored), position
+    return await asyncio.to_thread(crdt.merged, stored), stored.position
 
 
 async def text_of(log: Log, document: str) -> str:
@@ -71,27 +63,6 @@ async def apply_update(log: Log, document: str, author: str, update: bytes) -> N
     crdt.validate(update)
     positions = await log.append(document, [Edit(update, author, times.now())])
     await log.sync(document, positions[-1])
-
-
-async def compact_if_long(log: Log, document: str, *, most_bytes: int) -> bool:
-    """Make a verified snapshot when the tail has grown long; says whether it did.
-
-    Raises:
-        TooLarge: `document_too_large`, the snapshot alone is over the limit.
-    """
-    stored = await log.read(document)
-    if len(stored.tail) < _TAIL_ENTRIES and sum(len(e.edit.update) for e in stored.tail) < _TAIL_BYTES:
-        return False
-    snapshot = await asyncio.to_thread(lambda: crdt.snapshot_of(crdt.merged(stored)))
-    if len(snapshot.update) > most_bytes:
-        raise TooLarge(
-            "document_too_large",
-            f"The document has {len(snapshot.update):,} bytes; the limit is {most_bytes:,}.",
-            next_step="Split the file.",
-        )
-    await log.compact(document, stored.tail[-1].position, snapshot.update)
-    logger.info("compacted", document=document, entries=len(stored.tail), bytes=len(snapshot.update))
-    return True
 
 
 async def _append(log: Log, document: str, author: str, change: Change | None) -> Change | None:

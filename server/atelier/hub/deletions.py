@@ -30,7 +30,7 @@ def deletions(update: bytes) -> Ranges | None:
                 found.setdefault(client, []).append((start, start + reader.uint()))
     except BadRequest:
         return None
-    return {client: _joined(ranges) for client, ranges in found.items()}
+    return join(found)
 
 
 def covers(known: Ranges, asked: Ranges) -> bool:
@@ -40,6 +40,11 @@ def covers(known: Ranges, asked: Ranges) -> bool:
         for client, ranges in asked.items()
         for first, last in ranges
     )
+
+
+def join(ranges: Ranges) -> Ranges:
+    """Sort and join each client's ranges."""
+    return {client: _joined(found) for client, found in ranges.items()}
 
 
 def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -14,6 +14,12 @@ ACKNOWLEDGED = Histogram(
     "From an edit's arrival to its durable acknowledgement",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0),
 )
-OVERFLOWS = Counter(
-    "atelier_hub_overflows_total", "Slow clients whose queue was dropped and replayed from the log"
+COMPACTIONS = Counter("atelier_hub_compactions_total", "Snapshots made")
+LOOP_DELAY = Gauge(
+    "atelier_hub_loop_delay_seconds", "How late the event loop was, at worst in the last two seconds"
 )
+WAITING = Gauge("atelier_hub_waiting_bytes", "Bytes that slow clients have not taken yet")
+
+appended = APPENDED.inc
+delivered = DELIVERED.inc
+acknowledged = ACKNOWLEDGED.observe

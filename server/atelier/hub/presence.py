@@ -16,8 +16,9 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from atelier.documents import sized, uint
 from atelier.errors import BadRequest, TooMany
-from atelier.hub.protocol import Reader, sized, uint
+from atelier.hub.protocol import Reader
 
 EXPIRY_SECONDS = 30.0
 _REMEMBERED = 2_000  # clocks of the gone
@@ -68,6 +69,7 @@ class Presence:
     def __init__(self, *, most_clients: int, most_bytes: int) -> None:
         self._states: dict[int, _State] = {}
         self._gone: dict[int, int] = {}
+        self._owned: dict[Hashable, set[int]] = {}
         self._most_clients, self._most_bytes = most_clients, most_bytes
 
     def __len__(self) -> int:
@@ -103,6 +105,9 @@ class Presence:
                 if known.owner == owner:
                     known.heard = time.monotonic()
                 continue
+            if known is not None and known.owner != owner:
+                self._disown(client, known.owner)
+            self._owned.setdefault(owner, set()).add(client)
             self._states[client] = _State(
                 clock, self._signed(text, identity), owner, identity.user_id, time.monotonic()
             )
@@ -113,7 +118,7 @@ class Presence:
 
     def leave(self, owner: Hashable) -> frozenset[int]:
         """Remove everything that a connection said; returns the ids."""
-        return self._drop(client for client, state in self._states.items() if state.owner == owner)
+        return self._drop(self._owned.get(owner, ()))
 
     def expire(self) -> frozenset[int]:
         """Remove what was not renewed within 30 s; returns the ids."""
@@ -142,12 +147,20 @@ class Presence:
         return gone
 
     def _remove(self, client: int) -> None:
-        self._gone[client] = self._states.pop(client).clock
+        state = self._states.pop(client)
+        self._disown(client, state.owner)
+        self._gone[client] = state.clock
         while len(self._gone) > _REMEMBERED:
             del self._gone[next(iter(self._gone))]
 
+    def _disown(self, client: int, owner: Hashable) -> None:
+        owned = self._owned[owner]
+        owned.discard(client)
+        if not owned:
+            del self._owned[owner]
+
     def _admit(self, owner: Hashable) -> None:
-        if sum(state.owner == owner for state in self._states.values()) >= self._most_clients:
+        if len(self._owned.get(owner, ())) >= self._most_clients:
             raise TooMany(
                 "too_many_presences",
                 f"One connection may show {self._most_clients} presences in a document.",
@@ -167,7 +180,12 @@ class Presence:
             if isinstance(state, dict):
                 # NaN and Infinity, which Python reads and writes, are no JSON: the others' clients would throw.
                 signed = {**state, "user": identity.user}
-                return json.dumps(signed, separators=(",", ":"), allow_nan=False).encode()
+                # As JavaScript writes it, so that what clients echo is what was said; lone surrogates only as ASCII.
+                dumped = json.dumps(signed, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+                try:
+                    return dumped.encode()
+                except UnicodeEncodeError:
+                    return json.dumps(signed, separators=(",", ":"), allow_nan=False).encode()
         except (ValueError, RecursionError):
             pass
         raise BadRequest("bad_presence", "A presence is a JSON object.", next_step="Reload the page.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from atelier.documents import sized
 from atelier.errors import BadRequest
 
 SYNC, AWARENESS, AUTH, QUERY_AWARENESS, SYNC_REPLY, STATELESS, BROADCAST_STATELESS, CLOSE, SYNC_STATUS, PING, PONG = (
@@ -117,21 +118,6 @@ class Reader:
         return len(self._data) - self._at
 
 
-def uint(value: int) -> bytes:
-    """Encode an unsigned integer."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def sized(data: bytes) -> bytes:
-    """Encode a length and the bytes."""
-    return uint(len(data)) + data
-
-
 def parse(data: bytes) -> Message:
     """Decode a frame's body (after the document's name, in Hocuspocus).
 
@@ -163,6 +149,20 @@ def parse(data: bytes) -> Message:
         return Ignored()
     # 6, BroadcastStateless, is spoken between servers only.
     raise malformed(f"a message type that clients use, not {kind}")
+
+
+def body_of_update(data: bytes) -> bytes:
+    """Return the update of a frame that begins with "sync, update".
+
+    Raises:
+        BadRequest: `malformed_frame`.
+    """
+    size = data[2] if len(data) > 2 else 0x80
+    if size < 0x80 and len(data) == 3 + size:
+        return data[3:]
+    message = parse(data)
+    assert isinstance(message, Update)
+    return message.update
 
 
 def split_envelope(data: bytes) -> tuple[str, bytes]:

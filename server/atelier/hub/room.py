@@ -1,10 +1,10 @@
 """One document's live connections inside this process.
 
-Theory of operation. `receive` checks a message against the seat's role and puts edits into `_arrived`. One writer task
-takes all that has arrived and hands it to the log in one append; the log calls `_relay` with what it has taken (from
-here or from anywhere), which sends identical bytes to every seat but the author's. A second task syncs what was
-appended and only then acknowledges. The two run side by side, so the disk's pace does not slow the relay. The room
-keeps no CRDT document; whatever a newcomer needs is read from the log.
+Theory of operation. A message is handled as it comes, without awaiting: an edit is checked and handed to the log,
+which writes everything of one turn of the event loop at once and then calls `_relay` with what it has taken (from here
+or from anywhere). That sends identical bytes to every live seat but the author's. Once the edit survives a power cut,
+the log calls `_settled`, and only then is it acknowledged. The room keeps no CRDT document. What a newcomer needs is
+read from the log once, kept as bytes on a shelf while people come, and sent as fast as the newcomer takes it.
 """
 
 from __future__ import annotations
@@ -12,56 +12,66 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
 
 import structlog
 
 from atelier import times
 from atelier.auth import Action, allows
 from atelier.documents import (
-    EMPTY_STATE,
+    PART_BYTES,
+    apart,
     check_state,
     compact_if_long,
-    difference,
     fold,
-    merged,
-    state_of,
+    is_valid,
+    poison,
+    split,
     validate,
 )
-from atelier.errors import AtelierError, Unavailable
+from atelier.errors import AtelierError, TooLarge, Unavailable
 from atelier.hub import metrics, protocol
 from atelier.hub.client import Client, Seat
-from atelier.hub.deletions import covers, deletions, only_deletions
-from atelier.hub.presence import Presence
+from atelier.hub.deletions import deletions, only_deletions
+from atelier.hub.line import framed
+from atelier.hub.presence_news import PresenceNews
+from atelier.hub.shelf import Shelf
 from atelier.log import Edit, Entry
 from atelier.services import Services
 
 logger = structlog.get_logger(__name__)
-CHUNK_BYTES = 256 * 1024
-_PRESENCE_SECONDS = 0.02
-_COMPACT_EVERY = 400
-_LARGE = 32 * 1024  # bytes; checking more than that keeps others waiting
+_COMPACT_EVERY = 400  # edits
+_COMPACT_SECONDS = 10.0
+_RECENT_BYTES = 1024 * 1024
+_RECENT_EDITS = 2_000
+_SHELF_SECONDS = 30.0
+_STORED = protocol.sync_status(stored=True)
+_STRIDE = 64 * 1024
+_LARGE = 64 * 1024  # bytes; checking more than that keeps others waiting
 
 
 class Room:
-    """See the module. Made by `Rooms`, which owns its tasks."""
+    """See the module. Made by `Rooms`."""
 
     def __init__(self, services: Services, session_id: str, document_id: str, key: str) -> None:
         self.session_id, self.document_id, self.key = session_id, document_id, key
         self.seats: set[Seat] = set()
         self._services = services
-        limits = services.limits
-        self._presence = Presence(
-            most_clients=limits.presence_clients_per_socket, most_bytes=limits.presence_bytes
-        )
-        self._news: set[int] = set()
-        self._news_timer: asyncio.TimerHandle | None = None
-        self._arrived: deque[tuple[Seat, Edit, float]] = deque()
-        self._authors: dict[int, Seat] = {}
-        self._appended: deque[tuple[int, Seat, Edit, float]] = deque()
-        self._writing: asyncio.Task[None] | None = None
-        self._acknowledging: asyncio.Task[None] | None = None
+        self._live: set[Seat] = set()
+        self.presence = PresenceNews(services.limits, self.seats)
+        self._authors: dict[int, tuple[Seat, float]] = {}
+        self._working = 0
+        # Every edit after both `_base` (None until the log has been read) and `_trimmed` is in `_recent`.
+        self._recent: deque[tuple[Entry, bytes]] = deque()
+        self._recent_bytes = 0
+        self._base: int | None = None
+        self._trimmed = 0
+        self._last = 0
+        self._shelf: Shelf | None = None
         self._since_compaction = 0
+        self._compact_after = 0.0
+        self._too_large = False
         self._unfollow: Callable[[], None] = services.log.follow(key, self._relay)
 
     # --- coming and going ---------------------------------------------------------------------------------------
@@ -71,34 +81,41 @@ class Room:
         seat = Seat(client, self, prefix)
         client.seats[name] = seat
         self.seats.add(seat)
-        if len(self._presence):
-            seat.push(protocol.awareness(self._presence.everybody()))
+        everybody = self.presence.everybody()
+        if everybody is not None:
+            seat.push(everybody)
         return seat
 
     def leave(self, seat: Seat) -> None:
         """Take the seat away; the others see its presence go."""
         self.seats.discard(seat)
-        self._tell_news(self._presence.leave(seat))
+        self._live.discard(seat)
+        seat.live = False
+        seat.feed = None
+        self.presence.leave(seat)
+        if not self.seats and self._since_compaction >= _COMPACT_EVERY:
+            self._since_compaction = 0
+            self._work(self._compact(), None)
 
     @property
-    def idle(self) -> bool:
-        """Whether nobody is here and nothing waits to be written."""
-        return not self.seats and not self._arrived and not self._appended and self._writing is None
+    def working(self) -> bool:
+        """Whether something waits to be written, acknowledged or finished."""
+        return bool(self._authors or self._working)
+
+    async def settle(self) -> None:
+        """Wait until everything that was handed to the log survives a power cut, or was refused."""
+        await self._services.log.sync(self.key, self._last)
+        while self.working:  # noqa: ASYNC110 - at the end of the process, for milliseconds
+            await asyncio.sleep(0.005)
 
     def close(self) -> None:
         """Stop following the log; the room is empty and idle."""
         self._unfollow()
-        if self._news_timer is not None:
-            self._news_timer.cancel()
-
-    async def drain(self) -> None:
-        """Wait until everything that arrived is written and acknowledged."""
-        while (task := self._writing or self._acknowledging) is not None:
-            await asyncio.wait([task])
+        self.presence.close()
 
     # --- messages -----------------------------------------------------------------------------------------------
 
-    async def receive(self, seat: Seat, message: protocol.Message) -> None:
+    def receive(self, seat: Seat, message: protocol.Message) -> None:
         """Do what a client's message asks for.
 
         Raises:
@@ -106,242 +123,264 @@ class Room:
         """
         match message:
             case protocol.Update():
-                await self._edit(seat, message)
+                self.edit(seat, message.update, reply=message.reply)
             case protocol.Step1():
-                await self.synchronise(seat, message.state)
+                check_state(message.state)
+                self._work(self._synchronise(seat, message.state), seat)
             case protocol.Awareness():
-                outcome = self._presence.receive(seat, seat.client.identity, message.update)
-                if outcome.probe is not None:
-                    seat.push(protocol.awareness(outcome.probe))
-                self._tell_news(outcome.changed)
+                self.presence.receive(seat, message.update)
             case protocol.QueryAwareness():
-                seat.push(protocol.awareness(self._presence.everybody()))
+                seat.push(self.presence.everybody() or protocol.KEEPALIVE)
             case protocol.Ping():
                 seat.push(protocol.PONG_FRAME)
             case _:
                 pass
 
-    async def _edit(self, seat: Seat, message: protocol.Update) -> None:
-        update = message.update
-        if len(update) < _LARGE:
-            validate(update)
-        else:
-            await asyncio.to_thread(validate, update)
-        if message.reply and only_deletions(update) and await self._knows(update):
-            self._acknowledge_now(seat)
+    def edit(self, seat: Seat, update: bytes, *, reply: bool = False) -> None:
+        """Check an edit and hand it to the log.
+
+        Raises:
+            Invalid: `poison_update`.
+        """
+        if len(update) > _LARGE or (reply and only_deletions(update)):
+            self._work(self._consider(seat, update, reply=reply), seat)
             return
-        if not allows(seat.client.role, Action.EDIT):
-            metrics.REFUSED.labels("role_forbids").inc()
+        validate(update)
+        self._submit(seat, update)
+
+    async def _consider(self, seat: Seat, update: bytes, *, reply: bool) -> None:
+        """Take an edit in that is large, or an answer that may only repeat deletions which the log has."""
+        if not await apart(len(update), is_valid, update):
+            raise poison()
+        if reply and only_deletions(update):
+            asked = deletions(update)
+            if asked is not None and (not asked or (await self._shelved()).knows(asked)):
+                await self._services.log.sync(self.key, self._last)
+                if seat.hocuspocus:
+                    seat.push(protocol.sync_status(stored=True))
+                return
+        self._submit(seat, update)
+
+    def _submit(self, seat: Seat, update: bytes) -> None:
+        client = seat.client
+        if self._too_large or not allows(client.role, Action.EDIT):
+            code = "document_too_large" if self._too_large else "role_forbids"
+            metrics.REFUSED.labels(code).inc()
             if seat.hocuspocus:
                 seat.push(protocol.sync_status(stored=False))
             else:
-                seat.push(protocol.denied("role_forbids: your role does not allow editing", hocuspocus=False))
+                why = "the document is full" if self._too_large else "your role does not allow editing"
+                seat.push(protocol.denied(f"{code}: {why}", hocuspocus=False))
             return
-        edit = Edit(update, seat.client.caller.user_id, times.now())
-        self._arrived.append((seat, edit, time.monotonic()))
-        self._start_writing()
+        edit = Edit(update, client.caller.user_id, times.now())
+        self._authors[id(edit)] = (seat, time.monotonic())
+        self._services.log.submit(self.key, edit, self._settled)
 
-    def _start_writing(self) -> None:
-        if self._writing is None:
-            self._writing = self._services.tasks.start(self._write(), name=f"write {self.key}")
-
-    async def _knows(self, update: bytes) -> bool:
-        """Say whether an answer without structs only repeats deletions that the log has."""
-        asked = deletions(update)
-        if not asked:
-            return asked is not None
-        stored = await self._services.log.read(self.key)
-        whole = await asyncio.to_thread(merged, stored)
-        known = deletions(difference(whole, await asyncio.to_thread(state_of, whole)))
-        return known is not None and covers(known, asked)
-
-    def _acknowledge_now(self, seat: Seat) -> None:
-        if seat.hocuspocus:
-            # In the order of the frames: what arrived before is acknowledged before.
-            if self._arrived or self._appended:
-                self._arrived.append((seat, Edit(protocol.EMPTY_UPDATE, "", 0), time.monotonic()))
-                self._start_writing()
+    def _settled(self, edits: Sequence[Edit], error: Unavailable | None) -> None:
+        """Acknowledge edits, or close their authors' connections: they keep the edits and come back."""
+        oldest = time.monotonic()
+        acknowledged: dict[Seat, list[bytes]] = {}
+        for edit in edits:
+            seat, at = self._authors.pop(id(edit))
+            oldest = min(oldest, at)
+            if seat.prefix:
+                body = seat.prefix + _STORED
             else:
-                seat.push(protocol.sync_status(stored=True))
-
-    async def synchronise(self, seat: Seat, state: bytes) -> None:
-        """Send what the client lacks, in frames of at most 256 KiB where that can be, then live edits."""
-        check_state(state)
-        seat.backlog = []
-        stored = await self._services.log.read(self.key)
-        position = stored.tail[-1].position if stored.tail else stored.snapshot_position
-        # The client takes our state for saved, so it has to be: what was read may be appended and not yet synced.
-        await self._services.log.sync(self.key, position)
-        fresh = state == EMPTY_STATE
-        whole = await asyncio.to_thread(merged, stored)
-        own = await asyncio.to_thread(state_of, whole)
-        if not seat.hocuspocus and seat.sent == 0:
-            seat.push(protocol.step1(own))
-        if fresh and len(whole) > CHUNK_BYTES:
-            parts = [stored.snapshot] if stored.snapshot else []
-            parts += await asyncio.to_thread(_chunks, stored.tail)
-            for part in parts:
-                seat.push(protocol.update(part))
-            last = protocol.EMPTY_UPDATE
-        else:
-            last = whole if fresh else await asyncio.to_thread(difference, whole, state)
-        seat.push(protocol.step2(last), position=max(position, 1))
-        if seat.hocuspocus:
-            seat.push(protocol.step1(own))
-        self._go_live(seat, position)
-
-    def replay(self, seat: Seat) -> None:
-        """Bring a seat that was too slow up to date from the last position that went out."""
-        if seat in self.seats and seat.backlog is None:
-            seat.backlog = []
-            self._services.tasks.start(self._replay(seat), name=f"replay {self.key}")
-
-    async def _replay(self, seat: Seat) -> None:
-        try:
-            stored = await self._services.log.read(self.key, seat.sent)
-        except AtelierError as error:
-            seat.client.fail(error)
+                # y-websocket 4 takes the echo of its own edit for "saved".
+                body = protocol.update(edit.update)
+            acknowledged.setdefault(seat, []).append(framed(body))
+        if error is not None:
+            metrics.REFUSED.labels(error.code).inc(len(edits))
+            for seat in acknowledged:
+                seat.client.fail(error)
             return
-        position = stored.tail[-1].position if stored.tail else max(stored.snapshot_position, seat.sent)
-        parts = [stored.snapshot] if stored.snapshot else []
-        for part in [*parts, *await asyncio.to_thread(_chunks, stored.tail)]:
-            seat.push(protocol.update(part))
-        seat.push(protocol.update(protocol.EMPTY_UPDATE), position=max(position, 1))
-        self._go_live(seat, position)
+        metrics.acknowledged(time.monotonic() - oldest)
+        for seat, frames in acknowledged.items():
+            if seat in self.seats:
+                seat.client.push(b"".join(frames))
 
-    def _go_live(self, seat: Seat, position: int) -> None:
-        backlog, seat.backlog = seat.backlog or [], None
-        for at, body in backlog:
-            if at > position:
-                seat.push(body, position=at)
-
-    # --- writing ------------------------------------------------------------------------------------------------
-
-    async def _write(self) -> None:
-        try:
-            while self._arrived:
-                batch = list(self._arrived)
-                self._arrived.clear()
-                real = [item for item in batch if item[1].update != protocol.EMPTY_UPDATE]
-                for seat, edit, _ in real:
-                    self._authors[id(edit)] = seat
-                try:
-                    positions = iter(await self._services.log.append(self.key, [edit for _, edit, _ in real]))
-                except Unavailable as error:
-                    self._refuse(batch, error)
-                    continue
-                finally:
-                    for _, edit, _ in real:
-                        self._authors.pop(id(edit), None)
-                metrics.APPENDED.inc(len(real))
-                last = 0
-                for item in batch:
-                    last = next(positions) if item[1].update != protocol.EMPTY_UPDATE else last
-                    self._appended.append((last, *item))
-                if self._acknowledging is None:
-                    self._acknowledging = self._services.tasks.start(
-                        self._acknowledge(), name=f"acknowledge {self.key}"
-                    )
-        finally:
-            self._writing = None
-
-    async def _acknowledge(self) -> None:
-        try:
-            while self._appended:
-                batch = list(self._appended)
-                try:
-                    await self._services.log.sync(self.key, max(position for position, *_ in batch))
-                except Unavailable as error:
-                    for _ in batch:
-                        self._appended.popleft()
-                    self._refuse([(seat, edit, at) for _, seat, edit, at in batch], error)
-                    continue
-                now = time.monotonic()
-                for _, seat, edit, at in batch:
-                    self._appended.popleft()
-                    metrics.ACKNOWLEDGED.observe(now - at)
-                    if seat.hocuspocus:
-                        seat.push(protocol.sync_status(stored=True))
-                    elif edit.update != protocol.EMPTY_UPDATE:
-                        # y-websocket 4 takes the echo of its own edit for "saved".
-                        seat.push(protocol.update(edit.update))
-        finally:
-            self._acknowledging = None
-
-    def _refuse(self, batch: Sequence[tuple[Seat, Edit, float]], error: Unavailable) -> None:
-        """Close whoever's edits were not taken: they keep them and come back. The code says it is transient."""
-        metrics.REFUSED.labels(error.code).inc(len(batch))
-        for client in {seat.client for seat, _, _ in batch}:
-            client.fail(error)
+    # --- relaying -----------------------------------------------------------------------------------------------
 
     def _relay(self, entries: Sequence[Entry]) -> None:
-        """Send what the log has taken to every seat but its author's; called by the log, in order."""
-        for entry in entries:
-            author = self._authors.get(id(entry.edit))
-            body = protocol.update(entry.edit.update)
-            frames: dict[bytes, bytes] = {}
-            for seat in self.seats:
-                if seat is author:
-                    continue
-                if seat.backlog is not None:
-                    seat.backlog.append((entry.position, body))
-                    continue
-                frame = frames.get(seat.prefix)
-                if frame is None:
-                    frame = frames[seat.prefix] = seat.prefix + body
-                seat.client.push(frame, seat, entry.position)
-            metrics.DELIVERED.inc(len(self.seats))
+        """Send what the log has taken to every live seat but its author's; called by the log, in order."""
+        bodies: list[bytes] = []
+        authors: dict[Seat, set[int]] = {}
+        for number, entry in enumerate(entries):
+            edit = entry.edit
+            body = protocol.update(edit.update)
+            bodies.append(body)
+            self._recent.append((entry, body))
+            self._recent_bytes += len(body)
+            own = self._authors.get(id(edit))
+            if own is not None:
+                authors.setdefault(own[0], set()).add(number)
+        last = self._last = entries[-1].position
+        if self._shelf is not None:
+            self._shelf.add(entries)
+        plain = [framed(body) for body in bodies]
+        whole = b"".join(plain)
+        for seat in self._live:
+            seat.sent = last
+            own_numbers = authors.get(seat)
+            if not seat.prefix and own_numbers is None:
+                seat.client.push(whole)
+                continue
+            frames = [framed(seat.prefix + body) for body in bodies] if seat.prefix else plain
+            if own_numbers is not None:
+                frames = [frame for number, frame in enumerate(frames) if number not in own_numbers]
+            if frames:
+                seat.client.push(b"".join(frames))
+        metrics.appended(len(entries))
+        metrics.delivered(len(entries) * len(self._live))
+        self._trim()
         self._since_compaction += len(entries)
-        if self._since_compaction >= _COMPACT_EVERY:
+        if self._since_compaction >= _COMPACT_EVERY and time.monotonic() > self._compact_after:
             self._since_compaction = 0
-            self._services.tasks.start(self._compact(), name=f"compact {self.key}")
+            self._compact_after = time.monotonic() + _COMPACT_SECONDS
+            self._work(self._compact(), None)
+
+    def _trim(self) -> None:
+        while self._recent_bytes > _RECENT_BYTES or len(self._recent) > _RECENT_EDITS:
+            entry, body = self._recent.popleft()
+            self._recent_bytes -= len(body)
+            self._trimmed = entry.position
+
+    # --- bringing seats up to date ------------------------------------------------------------------------------
+
+    async def _synchronise(self, seat: Seat, state: bytes) -> None:
+        """Answer a client that says which state it has."""
+        self.fall_behind(seat)
+        shelf = await self._shelved()
+        position = shelf.position
+        # The client takes our state for saved, so it has to be: what we have may be written and not yet synced.
+        await self._services.log.sync(self.key, position)
+        if seat not in self.seats:
+            return
+        own = protocol.step1(shelf.state())
+        if not seat.hocuspocus and not seat.asked:
+            seat.push(own)
+        seat.asked = True
+        seat.sent = shelf.position
+        whole = shelf.whole_for(state)
+        updates = None if whole is not None else shelf.updates_for(state)
+
+        def feed() -> Iterator[bytes]:
+            for update in updates or ():
+                yield protocol.update(update)
+            yield protocol.step2(whole or protocol.EMPTY_UPDATE)
+            if seat.hocuspocus:
+                yield own
+
+        seat.feed = feed()
+        self.catch_up(seat)
+
+    def fall_behind(self, seat: Seat) -> None:
+        """Stop sending edits to a seat as they come; `catch_up` brings it up to date."""
+        seat.live = False
+        self._live.discard(seat)
+
+    def catch_up(self, seat: Seat) -> None:
+        """Send what a seat lacks as long as its connection takes it; then it is live."""
+        if seat.live or seat not in self.seats or not seat.asked:
+            return
+        pushed = 0
+        while seat.feed is not None:
+            body = next(seat.feed, None)
+            if body is None:
+                seat.feed = None
+                break
+            seat.push(body)
+            pushed += len(body)
+            if pushed > _STRIDE:
+                pushed = 0
+                if not seat.client.room_to_send():
+                    return
+        if self._base is None or seat.sent < max(self._base, self._trimmed):
+            self._work(self._replay(seat), seat)
+            return
+        frames = [framed(seat.prefix + body) for entry, body in self._recent if entry.position > seat.sent]
+        if frames:
+            seat.client.push(b"".join(frames))
+        seat.sent = max(self._last, seat.sent)
+        seat.live = True
+        self._live.add(seat)
+
+    async def _replay(self, seat: Seat) -> None:
+        """Bring a seat that was away for long up to date from the log, folded."""
+        entries = await self._services.log.history(self.key, seat.sent)
+        if seat not in self.seats or seat.live or seat.feed is not None:
+            return
+        if not entries:
+            self._base = seat.sent  # there is nothing between
+        else:
+            seat.sent = entries[-1].position
+            updates = [entry.edit.update for entry in entries]
+            seat.feed = iter([protocol.update(part) for part in _folded(updates)])
+        self.catch_up(seat)
+
+    async def _shelved(self) -> Shelf:
+        """Return the document for newcomers, up to date."""
+        while self._shelf is None:
+            stored = await self._services.log.read(self.key)
+            shelf = await asyncio.to_thread(Shelf, stored)
+            if self._shelf is None and self._trimmed <= stored.position:
+                if self._base is None:
+                    self._base = stored.position
+                self._last = max(self._last, stored.position)
+                shelf.add([entry for entry, _ in self._recent if entry.position > stored.position])
+                self._shelf = shelf
+        return self._shelf
+
+    def _work(self, job: Coroutine[Any, Any, None], seat: Seat | None) -> None:
+        """Do something that takes a while beside everything else; its failure is its client's alone."""
+        self._working += 1
+        self._services.tasks.start(self._worked(job, seat), name=f"room {self.key}")
+
+    async def _worked(self, job: Coroutine[Any, Any, None], seat: Seat | None) -> None:
+        try:
+            await job
+        except AtelierError as error:
+            metrics.REFUSED.labels(error.code).inc()
+            if seat is not None:
+                seat.client.fail(error)
+            else:
+                logger.warning("not done", document=self.key, code=error.code, detail=error.detail)
+        finally:
+            self._working -= 1
 
     async def _compact(self) -> None:
         try:
-            await compact_if_long(
+            done = await compact_if_long(
                 self._services.log, self.key, most_bytes=self._services.limits.document_bytes
             )
-        except AtelierError as error:
-            logger.warning("not compacted", document=self.key, code=error.code, detail=error.detail)
-
-    # --- presence -----------------------------------------------------------------------------------------------
-
-    def _tell_news(self, clients: frozenset[int]) -> None:
-        """Send the newest states soon, several changes of one moment as one frame."""
-        if not clients:
+        except TooLarge as error:
+            self._too_large = True
+            logger.warning("a document is full", document=self.key, detail=error.detail)
             return
-        self._news |= clients
-        if self._news_timer is None:
-            self._news_timer = asyncio.get_running_loop().call_later(_PRESENCE_SECONDS, self._send_news)
+        self._too_large = False
+        if done:
+            metrics.COMPACTIONS.inc()
+            self._shelf = None
 
-    def _send_news(self) -> None:
-        self._news_timer = None
-        body = protocol.awareness(self._presence.news(self._news))
-        self._news.clear()
-        for seat in self.seats:
-            seat.push(body)
+    # --- now and then -------------------------------------------------------------------------------------------
 
-    def sweep(self, *, keep_alive: bool) -> None:
-        """Remove silent presences, and keep y-websocket clients from taking the line for dead."""
-        self._tell_news(self._presence.expire())
-        for seat in self.seats:
-            if seat.client.silent:
-                self._tell_news(self._presence.leave(seat))  # it says itself anew when it comes back to life
+    def sweep(self, now: float, *, keep_alive: bool) -> None:
+        """Remove silent presences, forget the shelf, keep y-websocket clients from taking the line for dead."""
+        self.presence.sweep()
+        if self._shelf is not None and now - self._shelf.used > _SHELF_SECONDS:
+            self._shelf = None
         if keep_alive:
+            frame = framed(protocol.KEEPALIVE)
             for seat in self.seats:
-                if not seat.hocuspocus:
-                    seat.push(protocol.KEEPALIVE)
+                if not seat.prefix and not seat.client.full:
+                    seat.client.push(frame)
 
 
-def _chunks(tail: Sequence[Entry]) -> list[bytes]:
-    """Fold a tail into updates of about 256 KiB."""
-    chunks: list[bytes] = []
-    group: list[bytes] = []
-    size = 0
-    for entry in tail:
-        if group and size + len(entry.edit.update) > CHUNK_BYTES:
-            chunks.append(fold(group))
-            group, size = [], 0
-        group.append(entry.edit.update)
-        size += len(entry.edit.update)
-    return [*chunks, fold(group)] if group else chunks
+def _folded(updates: list[bytes]) -> list[bytes]:
+    """Fold updates into few; as they are when that does not decode."""
+    whole = fold(updates)
+    try:
+        validate(whole)
+    except AtelierError:
+        return updates
+    return [whole] if len(whole) <= PART_BYTES else [segment.update for segment in split(whole)]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from types import TracebackType
 from typing import Self
 
-from starlette.websockets import WebSocket
-
 from atelier.auth import Action, Caller, Role, access_topic, allows, require, role_in
+from atelier.documents import sized
 from atelier.errors import Invalid, NotFound, TooMany
 from atelier.hub import metrics, protocol
-from atelier.hub.client import GOING_AWAY, Client, Seat, name_prefix
+from atelier.hub.client import GOING_AWAY, Client, Outbox, Seat
+from atelier.hub.line import Line
 from atelier.hub.room import Room
 from atelier.ids import DOCUMENT_ID, document_key
 from atelier.services import Services
@@ -20,6 +21,7 @@ from atelier.tasks import TaskGroup
 
 _SWEEP_SECONDS = 2.0
 _KEEP_ALIVE_SWEEPS = 5  # each 10 s
+_DRAIN_SECONDS = 8.0
 ENDED = 4403
 
 
@@ -32,6 +34,7 @@ class Rooms:
         self._clients: dict[str, set[Client]] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._tasks = TaskGroup("hub")
+        self._outbox = Outbox()
 
     async def __aenter__(self) -> Self:
         self._tasks.start(self._sweep(), name="sweep")
@@ -42,12 +45,15 @@ class Rooms:
     ) -> None:
         for client in [client for clients in self._clients.values() for client in clients]:
             client.close(GOING_AWAY, "the server is restarting")
+        # What was handed to the log is acknowledged before the line closes, or comes again with its client.
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            for room in list(self._rooms.values()):
+                await room.settle()
         for room in list(self._rooms.values()):
-            await room.drain()
             room.close()
         await self._tasks.cancel()
 
-    async def enter(self, socket: WebSocket, session_id: str, caller: Caller) -> Client:
+    async def enter(self, line: Line, session_id: str, caller: Caller) -> Client:
         """Register a connection of a member.
 
         Raises:
@@ -61,8 +67,9 @@ class Rooms:
         except NotFound:
             self._forget(session_id)
             raise
-        client = Client(socket, caller, role, queue_bytes=self._services.limits.socket_queue_bytes)
+        client = Client(line, caller, role, self._services.limits, self._outbox)
         self._clients.setdefault(session_id, set()).add(client)
+        client.leave = lambda: self.leave(client, session_id)
         return client
 
     def sit(self, client: Client, session_id: str, name: str, *, hocuspocus: bool) -> Seat:
@@ -92,7 +99,7 @@ class Rooms:
         if room is None:
             room = self._rooms[key] = Room(self._services, session_id, document_id, key)
             metrics.ROOMS.set(len(self._rooms))
-        return room.join(client, name, name_prefix(name) if hocuspocus else b"")
+        return room.join(client, name, sized(name.encode()) if hocuspocus else b"")
 
     def rise(self, client: Client, name: str) -> None:
         """Take a client's seat away and end the room if it was the last one."""
@@ -108,18 +115,11 @@ class Rooms:
         self._forget(session_id)
 
     def _end_if_idle(self, room: Room) -> None:
-        if room.idle:
-            # Still the registered one? It may have ended and come again while it was being drained.
-            if self._rooms.get(room.key) is room:
-                del self._rooms[room.key]
-                room.close()
-                metrics.ROOMS.set(len(self._rooms))
-        elif not room.seats:
-            self._tasks.start(self._drain(room), name=f"drain {room.key}")
-
-    async def _drain(self, room: Room) -> None:
-        await room.drain()
-        self._end_if_idle(room)
+        # Still the registered one? It may have ended and come again.
+        if not room.seats and not room.working and self._rooms.get(room.key) is room:
+            del self._rooms[room.key]
+            room.close()
+            metrics.ROOMS.set(len(self._rooms))
 
     # --- access -------------------------------------------------------------------------------------------------
 
@@ -164,8 +164,17 @@ class Rooms:
             if seat.hocuspocus:
                 seat.push(protocol.authenticated(can_write=allows(role, Action.EDIT)))
 
+    # --- now and then -------------------------------------------------------------------------------------------
+
     async def _sweep(self) -> None:
+        before = time.monotonic()
         for turn in itertools.count(1):
             await asyncio.sleep(_SWEEP_SECONDS)
+            now = time.monotonic()
             for room in list(self._rooms.values()):
-                room.sweep(keep_alive=turn % _KEEP_ALIVE_SWEEPS == 0)
+                room.sweep(now, keep_alive=turn % _KEEP_ALIVE_SWEEPS == 0)
+                self._end_if_idle(room)
+            for clients in list(self._clients.values()):
+                for client in list(clients):
+                    client.sweep(now, now - before)
+            before = now

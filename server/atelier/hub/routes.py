@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Depends, WebSocket
@@ -13,16 +11,15 @@ from starlette.websockets import WebSocketDisconnect
 
 from atelier.auth import Action, allows, socket_caller
 from atelier.deps import ServicesDep
-from atelier.errors import AtelierError, BadRequest, TooLarge, TooMany, Unauthenticated
+from atelier.errors import AtelierError, BadRequest, TooLarge, Unauthenticated
 from atelier.hub import metrics, protocol
 from atelier.hub.client import Client
+from atelier.hub.line import EXTENSION, AsgiLine, LineProtocol, framed
 from atelier.hub.rooms import Rooms
-from atelier.services import Services
 
 router = APIRouter(prefix="/api/v1", tags=["hub"])
 _FIRST_SECONDS = 5.0
 _FIRST_BYTES = 64 * 1024
-_WINDOW_SECONDS = 10
 
 
 def _rooms(connection: HTTPConnection) -> Rooms:
@@ -43,20 +40,28 @@ async def open_document(
 ) -> None:
     """One document in y-websocket's dialect."""
     await socket.accept()
+    line = socket.scope["extensions"].get(EXTENSION) or AsgiLine(socket)
     try:
-        client = await rooms.enter(socket, session_id, await socket_caller(services, token))
-        seat = rooms.sit(client, session_id, document_id, hocuspocus=False)
+        client = await rooms.enter(line, session_id, await socket_caller(services, token))
+        try:
+            seat = rooms.sit(client, session_id, document_id, hocuspocus=False)
+        except AtelierError:
+            client.ended()
+            raise
     except AtelierError as error:
         await _turn_away(socket, error)
         return
 
-    async def handle(data: bytes) -> None:
-        message = protocol.parse(data)
-        if isinstance(message, protocol.Leave | protocol.Token):
+    def handle(data: bytes) -> None:
+        if data[:2] == b"\x00\x02":  # what is said most
+            seat.room.edit(seat, protocol.body_of_update(data))
             return
-        await seat.room.receive(seat, message)
+        message = protocol.parse(data)
+        if not isinstance(message, protocol.Leave | protocol.Token):
+            seat.room.receive(seat, message)
 
-    await _serve(socket, client, session_id, rooms, services, handle, "y-websocket")
+    client.handle = handle
+    await _hand_over(line, client, "y-websocket")
 
 
 @router.websocket("/sessions/{session_id}/sync")
@@ -65,11 +70,12 @@ async def open_sync(
 ) -> None:
     """Many documents in Hocuspocus' dialect. The token comes in the address, or in the first Auth message."""
     await socket.accept()
+    line = socket.scope["extensions"].get(EXTENSION) or AsgiLine(socket)
     waiting: list[bytes] = []
     try:
         if token is None:
             token, waiting = await asyncio.wait_for(_first_token(socket), _FIRST_SECONDS)
-        client = await rooms.enter(socket, session_id, await socket_caller(services, token))
+        client = await rooms.enter(line, session_id, await socket_caller(services, token))
     except TimeoutError:
         await _turn_away(
             socket,
@@ -82,25 +88,48 @@ async def open_sync(
         await _turn_away(socket, error)
         return
 
-    async def handle(data: bytes) -> None:
+    def handle(data: bytes) -> None:
         name, body = protocol.split_envelope(data)
+        seat = client.seats.get(name)
+        if seat is not None and body[:2] == b"\x00\x02":  # what is said most
+            seat.room.edit(seat, protocol.body_of_update(body))
+            return
         message = protocol.parse(body)
         if isinstance(message, protocol.Ping):
             client.ping()
         if isinstance(message, protocol.Ping) and not name:
-            client.push(b"\x00" + protocol.PONG_FRAME)
+            client.push(framed(b"\x00" + protocol.PONG_FRAME))
             return
         if isinstance(message, protocol.Leave):
-            if name in client.seats:
+            if seat is not None:
                 rooms.rise(client, name)
             return
-        seat = client.seats.get(name) or rooms.sit(client, session_id, name, hocuspocus=True)
+        seat = seat or rooms.sit(client, session_id, name, hocuspocus=True)
         if isinstance(message, protocol.Token):
             seat.push(protocol.authenticated(can_write=allows(client.role, Action.EDIT)))
         else:
-            await seat.room.receive(seat, message)
+            seat.room.receive(seat, message)
 
-    await _serve(socket, client, session_id, rooms, services, handle, "hocuspocus", waiting)
+    client.handle = handle
+    for data in waiting:
+        client.message(data)
+    await _hand_over(line, client, "hocuspocus")
+
+
+async def _hand_over(line: LineProtocol | AsgiLine, client: Client, dialect: str) -> None:
+    """Let the connection go on by itself; under another server than uvicorn, carry it until it ends."""
+    metrics.CONNECTIONS.labels(dialect).inc()
+    leave = client.leave
+
+    def left() -> None:
+        metrics.CONNECTIONS.labels(dialect).dec()
+        leave()
+
+    client.leave = left
+    if isinstance(line, LineProtocol):
+        line.take_over(client)
+    else:
+        await line.run(client)
 
 
 async def _first_token(socket: WebSocket) -> tuple[str, list[bytes]]:
@@ -136,77 +165,8 @@ async def _next(socket: WebSocket) -> bytes:
     return bytes(data)
 
 
-async def _serve(
-    socket: WebSocket,
-    client: Client,
-    session_id: str,
-    rooms: Rooms,
-    services: Services,
-    handle: Callable[[bytes], Awaitable[None]],
-    dialect: str,
-    waiting: list[bytes] | None = None,
-) -> None:
-    """Receive until the connection ends; send beside it."""
-    pace = Pace(services.limits.messages_per_second)
-
-    async def listen() -> None:
-        try:
-            for data in waiting or ():
-                await handle(data)
-            while True:
-                data = await _next(socket)
-                if client.closing:
-                    continue
-                pace.count()
-                await handle(data)
-        except WebSocketDisconnect:
-            return
-        except AtelierError as error:
-            metrics.REFUSED.labels(error.code).inc()
-            client.fail(error)
-            await asyncio.shield(sender)
-
-    metrics.CONNECTIONS.labels(dialect).inc()
-    sender = asyncio.create_task(client.send_queued(), name="socket-sender")
-    listener = asyncio.create_task(listen(), name="socket-listener")
-    try:
-        await asyncio.wait([sender, listener], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        rooms.leave(client, session_id)
-        metrics.CONNECTIONS.labels(dialect).dec()
-        for task in (sender, listener):
-            task.cancel()
-        for result in await asyncio.gather(sender, listener, return_exceptions=True):
-            if isinstance(result, Exception):
-                raise result
-
-
-class Pace:
-    """Counts messages over a window of ten seconds."""
-
-    def __init__(self, per_second: int) -> None:
-        self._most = per_second * _WINDOW_SECONDS
-        self._left = float(self._most)
-        self._per_second = per_second
-        self._last = time.monotonic()
-
-    def count(self) -> None:
-        """Count one message.
-
-        Raises:
-            TooMany: `too_many_messages`.
-        """
-        now = time.monotonic()
-        self._left = min(self._most, self._left + (now - self._last) * self._per_second) - 1
-        self._last = now
-        if self._left < 0:
-            raise TooMany(
-                "too_many_messages",
-                f"At most {self._per_second} messages a second.",
-                retry_after=_WINDOW_SECONDS,
-                next_step="Wait a moment; your edits are kept.",
-            )
-
-
 async def _turn_away(socket: WebSocket, error: AtelierError) -> None:
-    await socket.close(error.close_code, f"{error.code}: {error.detail}"[:120])
+    metrics.REFUSED.labels(error.code).inc()
+    await socket.close(
+        error.close_code, f"{error.code}: {error.detail}".encode()[:120].decode(errors="ignore")
+    )

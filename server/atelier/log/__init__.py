@@ -9,11 +9,11 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from atelier.log.base import Edit, Entry, Listener, Log, Stored
+from atelier.log.base import NOTHING, Edit, Entry, Kept, Listener, Log, Segment, Snapshot, Stored
 from atelier.log.postgres import PostgresLog
 from atelier.log.sqlite import SqliteLog
 
-__all__ = ["Edit", "Entry", "Listener", "Log", "Stored", "open_log"]
+__all__ = ["NOTHING", "Edit", "Entry", "Kept", "Listener", "Log", "Segment", "Snapshot", "Stored", "open_log"]
 
 
 @asynccontextmanager

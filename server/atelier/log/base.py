@@ -1,11 +1,14 @@
 """The document log: the only truth about a document. An adapter keeps each document's updates in order.
 
 What a log promises:
-- `append` returns once the edits survive a kill of this process, `sync` once they survive a power cut.
-- positions of one document grow, are at least 1, and are never used again; they need not be consecutive.
 - a listener given to `follow` is called on the event loop, in position order, once for each entry that anybody
-  appends after `follow` returned, and only after that entry survives a kill. For what was appended through this very
-  object, the entry holds the edit object that was given, so that whoever gave it knows it again.
+  submits after `follow` returned, and only after that entry survives a kill of this process. For what was submitted
+  through this very object, the entry holds the edit object that was given, so that whoever gave it knows it again.
+- `settled` is called once for each submitted edit, with as many as there are at that moment: after the listeners and
+  once the edits survive a power cut, or with the error when they were not taken; then nobody has heard of them (or
+  nobody can know whether they survive).
+- positions of one document grow, are at least 1, and are never used again; they need not be consecutive.
+- who wrote what and when is kept for every edit, also once a snapshot covers it, until the document is forgotten.
 What it does not promise: that an update decodes (whoever appends has validated it), nor any order between documents.
 """
 
@@ -15,7 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from atelier.errors import Unavailable
+
 Listener = Callable[[Sequence["Entry"]], None]
+Settled = Callable[[Sequence["Edit"], Unavailable | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +42,93 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A document as kept: a snapshot that covers everything up to `snapshot_position`, then the tail."""
+class Segment:
+    """A part of a snapshot, at most about 256 KiB: an update that a client can apply after the parts before it."""
 
-    snapshot: bytes | None
-    snapshot_position: int
+    update: bytes
+    ends: bytes
+    """A state vector: where the structs of each client in this part end; empty when that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A document up to a position, as parts in the order in which they can be applied."""
+
+    position: int
+    state: bytes
+    """Its state vector: what a client that applied all parts says it has; empty when that is not known."""
+    segments: tuple[Segment, ...]
+
+
+NOTHING = Snapshot(0, b"\x00", ())
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document as kept: a snapshot (`NOTHING` when there is none), then the tail."""
+
+    snapshot: Snapshot
     tail: tuple[Entry, ...]
+
+    @property
+    def position(self) -> int:
+        """The position up to which this is."""
+        return self.tail[-1].position if self.tail else self.snapshot.position
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a log holds of one document."""
+
+    document: str
+    edits: int
+    bytes: int
+    snapshot_position: int
+    position: int
 
 
 class Log(Protocol):
     """Errors: `Unavailable("log_unavailable")` when the storage is full, locked or gone; then nothing was appended."""
 
-    async def append(self, document: str, edits: Sequence[Edit]) -> list[int]: ...
+    def submit(self, document: str, edit: Edit, settled: Settled) -> None:
+        """Hand over an edit; what is submitted in one turn of the event loop is written together. Never raises."""
+        ...
 
-    async def sync(self, document: str, position: int) -> None: ...
+    async def append(self, document: str, edits: Sequence[Edit]) -> list[int]:
+        """Append in order; returns the positions once the edits survive a kill."""
+        ...
 
-    async def read(self, document: str, after: int = 0) -> Stored:
-        """Return what came after position `after`; with `after` below the snapshot's position, the snapshot too."""
+    async def sync(self, document: str, position: int) -> None:
+        """Return once everything up to `position` survives a power cut."""
+        ...
+
+    async def read(self, document: str) -> Stored:
+        """Return the newest snapshot and what came after it."""
+        ...
+
+    async def history(self, document: str, after: int = 0, limit: int = 5_000) -> tuple[Entry, ...]:
+        """Return every edit after a position, oldest first, also those that a snapshot covers."""
+        ...
+
+    async def read_at(self, document: str, position: int) -> Stored:
+        """Return the document as it was at a position: the nearest snapshot that was kept, and the edits up to it."""
         ...
 
     def follow(self, document: str, listener: Listener) -> Callable[[], None]:
         """Call `listener` for what is appended from now on; returns the function that ends it."""
         ...
 
-    async def compact(self, document: str, upto: int, snapshot: bytes) -> None:
-        """Replace everything up to position `upto` by a snapshot the caller has verified; idempotent."""
+    async def compact(self, document: str, snapshot: Snapshot, *, keep: bool = False) -> bool:
+        """Take a snapshot that the caller has verified; says whether it was newer than what was there.
+
+        With `keep`, the snapshot stays for `read_at` when newer ones come.
+        """
+        ...
+
+    async def forget(self, document: str) -> None:
+        """Remove everything of a document, for good."""
+        ...
+
+    async def survey(self, prefix: str = "") -> list[Kept]:
+        """List the documents whose name begins with `prefix`."""
         ...

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from atelier.log.base import Entry, Listener
+from atelier.errors import Unavailable
+from atelier.log.base import Edit, Entry, Listener, Settled
 
 logger = structlog.get_logger(__name__)
 
@@ -37,3 +38,15 @@ class Followers:
                 listener(entries)
             except Exception:
                 logger.exception("a listener of the log failed", document=document)
+
+
+def settle(written: Sequence[tuple[Settled, Edit]], error: Unavailable | None) -> None:
+    """Tell each that handed edits over what has become of them, in order."""
+    groups: dict[Settled, list[Edit]] = {}
+    for settled, edit in written:
+        groups.setdefault(settled, []).append(edit)
+    for settled, edits in groups.items():
+        try:
+            settled(edits, error)
+        except Exception:
+            logger.exception("what was written could not be acknowledged")

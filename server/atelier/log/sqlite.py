@@ -1,13 +1,13 @@
-"""The log in one SQLite file: appends in groups, syncs in groups.
+"""The log in one SQLite file: what one turn of the event loop hands over is one transaction, written on the loop.
 
-Theory of operation. One thread owns the writing connection. It takes every append that is waiting and commits them
-as one transaction with synchronous=NORMAL: the bytes are then in the write-ahead log's file, handed to the operating
-system, and survive a kill of this process. Back on the event loop the listeners hear of the entries, then the
-appends return. A sync is an fsync of the write-ahead log, shared by everyone who waits for one; what was committed
-before it began is then on the disk. If an fsync ever fails, the kernel may have dropped the pages, so the log says
-`log_unavailable` from then on until the server is started again: it never guesses.
+Theory of operation. A commit with synchronous=NORMAL only writes to the write-ahead log's file: the bytes are with the
+operating system and survive a kill of this process. That takes some 20 µs, less than a trip to a thread, so the loop
+does it itself: then listeners hear of the entries. A sync is an fsync of the write-ahead log on a thread of its own,
+at most one every few milliseconds, shared by everyone who waits. If an fsync ever fails, the kernel may have dropped
+the pages, so the log says `log_unavailable` until the server is started again: it never guesses.
 
-Compaction moves the covered entries to `history`, so who wrote what and when is kept.
+Everything slow (compaction, checkpoints, reading) runs in threads with connections of their own, in `archive.py`. When
+one of them holds the file's lock, the loop does not wait: what was handed over stays in line and is tried again.
 """
 
 from __future__ import annotations
@@ -15,272 +15,316 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
+from typing import ParamSpec, TypeVar
 
 import structlog
 
 from atelier.db.engine import hold_lock
 from atelier.errors import Unavailable
-from atelier.log.base import Edit, Entry, Listener, Stored
-from atelier.log.followers import Followers
+from atelier.log.archive import Archive, connect, prepare
+from atelier.log.base import Edit, Entry, Kept, Listener, Settled, Snapshot, Stored
+from atelier.log.followers import Followers, settle
 
+P = ParamSpec("P")
+T = TypeVar("T")
 logger = structlog.get_logger(__name__)
-_MOST_JOBS = 512  # appends in one transaction: bounds how long the first of them waits
-_SCHEMA = """
-create table entries (
-  position integer primary key autoincrement,
-  document text not null,
-  data blob not null,
-  author text not null,
-  at integer not null
-);
-create index entries_document on entries (document, position);
-create table history (
-  position integer primary key,
-  document text not null,
-  data blob not null,
-  author text not null,
-  at integer not null
-);
-create index history_document on history (document, position);
-create table snapshots (document text primary key, position integer not null, data blob not null) without rowid;
-pragma user_version = 1;
-"""
+_SYNC_GAP = 0.004  # seconds between the beginnings of two syncs
+_BUSY_RETRY = 0.001
+_BUSY_LONGEST = 2.0
+_RESERVED = 1_000_000
+_CHECKPOINT_BYTES = 8 * 1024 * 1024
+_INSERT = "insert into entries (document, position, data, author, at) values (?, ?, ?, ?, ?)"
 
 
 @dataclass(slots=True)
-class _Append:
-    document: str
-    edits: Sequence[Edit]
+class _Group:
+    """Edits of one `append`, and who waits for their positions."""
+
     done: asyncio.Future[list[int]]
-    positions: list[int]
+    left: int
+    positions: list[int] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Compact:
-    document: str
-    upto: int
-    snapshot: bytes
-    done: asyncio.Future[None]
+_Job = tuple[str, Edit, Settled | None, _Group | None]
 
 
 class SqliteLog:
-    """See the module. Made by `open_log`; `close` ends the thread."""
+    """See the module. Made by `open_log`."""
 
     def __init__(self, path: Path) -> None:
         self._lock = hold_lock(path)
         self._loop = asyncio.get_running_loop()
         self._followers = Followers()
-        self._jobs: SimpleQueue[_Append | _Compact | None] = SimpleQueue()
-        self._syncing: asyncio.Task[None] | None = None
-        self._broken = False
-        self._writer = self._connect(path)
-        self._prepare(self._writer)
-        self._reader = self._connect(path)
-        self._reading = threading.Lock()
+        self._writer = connect(path, wait=0.0)
+        prepare(self._writer)
+        self._ids: dict[str, int] = {}
+        self._archive = Archive(path)
         # The write-ahead log exists since the connection wrote to it; its own descriptor is for fsync alone.
         self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         os.fsync(self._wal)
         _sync_folder(path.parent)
-        # What is read here has just been synced, also what an earlier process committed and was killed before syncing.
-        self._committed = self._synced = self._last_position()
-        self._thread = threading.Thread(target=self._write, name="log-writer", daemon=True)
-        self._thread.start()
+        self._next = self._end = self._reserved()
+        self._jobs: list[_Job] = []
+        self._scheduled: asyncio.Handle | None = None
+        self._busy_since: float | None = None
+        self._written: list[tuple[Settled, Edit]] = []
+        self._committed = self._synced = self._next - 1
+        self._syncing = False
+        self._sync_began = 0.0
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._broken: OSError | None = None
+        self._threads = ThreadPoolExecutor(2, "log")
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def submit(self, document: str, edit: Edit, settled: Settled) -> None:
+        """Hand an edit over; see the port."""
+        self._take((document, edit, settled, None))
 
     async def append(self, document: str, edits: Sequence[Edit]) -> list[int]:
         """Append in order; returns the positions once the edits survive a kill."""
         if not edits:
             return []
-        self._refuse_if_broken()
-        done: asyncio.Future[list[int]] = self._loop.create_future()
-        self._jobs.put(_Append(document, edits, done, []))
-        return await done
+        if self._broken is not None:
+            raise _unavailable(self._broken)
+        group = _Group(self._loop.create_future(), len(edits))
+        for edit in edits:
+            self._take((document, edit, None, group))
+        return await group.done
+
+    def _take(self, job: _Job) -> None:
+        self._jobs.append(job)
+        if self._scheduled is None:
+            self._scheduled = self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = None
+        jobs, self._jobs = self._jobs, []
+        if not jobs:
+            return
+        if self._broken is not None:
+            self._refuse(jobs, self._broken)
+            return
+        try:
+            first = self._commit(jobs)
+        except sqlite3.Error as error:
+            self._not_committed(jobs, error)
+            return
+        self._busy_since = None
+        self._committed = self._next - 1
+        self._tell(jobs, first)
+        self._sync_soon()
+
+    def _commit(self, jobs: list[_Job]) -> int:
+        writer, ids, first = self._writer, self._ids, self._next
+        rows: list[tuple[int, int, bytes, str, int]] = []
+        writer.execute("begin immediate")
+        try:
+            position = first
+            if position + len(jobs) > self._end:
+                self._reserve(position + len(jobs))
+            for document, edit, _, _ in jobs:
+                number = ids.get(document)
+                if number is None:
+                    number = self._number(document)
+                rows.append((number, position, edit.update, edit.author, edit.at))
+                position += 1
+            writer.executemany(_INSERT, rows)
+            writer.execute("commit")
+        except sqlite3.Error:
+            if writer.in_transaction:
+                writer.execute("rollback")
+            self._ids.clear()  # some may have been made in what was rolled back
+            self._end = self._next
+            raise
+        self._next = position
+        return first
+
+    def _number(self, document: str) -> int:
+        found = self._writer.execute("select id from documents where name = ?", (document,)).fetchone()
+        if found is None:
+            found = self._writer.execute(
+                "insert into documents (name) values (?) returning id", (document,)
+            ).fetchone()
+        if len(self._ids) > 100_000:
+            self._ids.clear()
+        self._ids[document] = int(found[0])
+        return self._ids[document]
+
+    def _not_committed(self, jobs: list[_Job], error: sqlite3.Error) -> None:
+        now = self._loop.time()
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            self._busy_since = self._busy_since or now
+            if now - self._busy_since < _BUSY_LONGEST:
+                self._jobs = jobs + self._jobs
+                if self._scheduled is not None:
+                    self._scheduled.cancel()
+                self._scheduled = self._loop.call_later(_BUSY_RETRY, self._flush)
+                return
+        self._busy_since = None
+        self._refuse(jobs, error)
+
+    def _tell(self, jobs: list[_Job], position: int) -> None:
+        told: dict[str, list[Entry]] = {}
+        for document, edit, settled, group in jobs:
+            entries = told.get(document)
+            if entries is None:
+                entries = told[document] = []
+            entries.append(Entry(position, edit))
+            if settled is not None:
+                self._written.append((settled, edit))
+            elif group is not None:
+                group.positions.append(position)
+                group.left -= 1
+                if group.left == 0 and not group.done.done():
+                    group.done.set_result(group.positions)
+            position += 1
+        for document, entries in told.items():
+            self._followers.tell(document, entries)
+
+    def _refuse(self, jobs: list[_Job], error: Exception) -> None:
+        logger.error("the log took nothing", error=str(error), edits=len(jobs))
+        settle([(job[2], job[1]) for job in jobs if job[2] is not None], _unavailable(error))
+        for *_, group in jobs:
+            if group is not None and not group.done.done():
+                group.done.set_exception(_unavailable(error))
+
+    # --- syncing ------------------------------------------------------------------------------------------------
 
     async def sync(self, document: str, position: int) -> None:
         """Return once everything up to `position` survives a power cut."""
-        while self._synced < position:
-            self._refuse_if_broken()
-            if self._syncing is None:
-                self._syncing = asyncio.create_task(self._sync_once(), name="log-sync")
-            await asyncio.shield(self._syncing)
+        if self._synced >= position:
+            return
+        if self._broken is not None:
+            raise _unavailable(self._broken)
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append((position, waiter))
+        self._sync_soon()
+        await waiter
 
-    async def _sync_once(self) -> None:
-        target = self._committed
-        try:
-            await asyncio.to_thread(os.fsync, self._wal)
-            self._synced = max(self._synced, target)
-        except OSError as error:
-            self._broken = True
-            raise _unavailable(error) from error
-        finally:
-            self._syncing = None
+    def _sync_soon(self) -> None:
+        if self._syncing or not (self._written or self._waiters):
+            return
+        self._syncing = True
+        wait = self._sync_began + _SYNC_GAP - self._loop.time()
+        if wait > 0:
+            self._loop.call_later(wait, self._sync)
+        else:
+            self._sync()
 
-    async def read(self, document: str, after: int = 0) -> Stored:
-        """Return the snapshot, if it is newer than `after`, and the tail."""
-        try:
-            return await asyncio.to_thread(self._read, document, after)
-        except sqlite3.Error as error:
-            raise _unavailable(error) from error
+    def _sync(self) -> None:
+        self._sync_began = self._loop.time()
+        written, self._written = self._written, []
+        upto = self._committed
 
-    def _read(self, document: str, after: int) -> Stored:
-        with self._reading:
-            self._reader.execute("begin")
-            try:
-                row = self._reader.execute(
-                    "select position, data from snapshots where document = ?", (document,)
-                ).fetchone()
-                covered, snapshot = (row[0], row[1]) if row is not None and row[0] > after else (0, None)
-                rows = self._reader.execute(
-                    "select position, data, author, at from entries where document = ? and position > ? order by position",
-                    (document, max(after, covered)),
-                ).fetchall()
-            finally:
-                self._reader.execute("commit")
-        tail = tuple(Entry(position, Edit(data, author, at)) for position, data, author, at in rows)
-        return Stored(snapshot, covered, tail)
+        def back(outcome: Future[int]) -> None:
+            error = outcome.exception()
+            size = 0 if error is not None else outcome.result()
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._after_sync, written, upto, size, error)
+
+        self._threads.submit(_sync_file, self._wal).add_done_callback(back)
+
+    def _after_sync(
+        self, written: list[tuple[Settled, Edit]], upto: int, size: int, error: BaseException | None
+    ) -> None:
+        self._syncing = False
+        if isinstance(error, OSError):
+            self._broken = error
+            logger.critical("the log cannot be synced; nothing more is taken", error=str(error))
+        else:
+            self._synced = max(self._synced, upto)
+        failure = None if self._broken is None else _unavailable(self._broken)
+        settle(written, failure)
+        waiters, self._waiters = self._waiters, []
+        for position, waiter in waiters:
+            if waiter.done():
+                continue
+            if failure is not None:
+                waiter.set_exception(failure)
+            elif position <= self._synced:
+                waiter.set_result(None)
+            else:
+                self._waiters.append((position, waiter))
+        if self._broken is None:
+            self._sync_soon()
+            if size > _CHECKPOINT_BYTES and not self._archive.checkpointing:
+                self._archive.checkpointing = True
+                self._threads.submit(self._archive.checkpoint, size)
+
+    # --- reading and keeping ------------------------------------------------------------------------------------
 
     def follow(self, document: str, listener: Listener) -> Callable[[], None]:
         """Call `listener` for what is appended from now on."""
         return self._followers.add(document, listener)
 
-    async def compact(self, document: str, upto: int, snapshot: bytes) -> None:
-        """Keep the snapshot for everything up to `upto`; an older one than what is kept changes nothing."""
-        self._refuse_if_broken()
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._jobs.put(_Compact(document, upto, snapshot, done))
-        await done
+    async def read(self, document: str) -> Stored:
+        """Return the newest snapshot and what came after it."""
+        return await self._apart(self._archive.read, document)
+
+    async def history(self, document: str, after: int = 0, limit: int = 5_000) -> tuple[Entry, ...]:
+        """Return every edit after a position, oldest first."""
+        return await self._apart(self._archive.history, document, after, limit)
+
+    async def read_at(self, document: str, position: int) -> Stored:
+        """Return the document as it was at a position."""
+        return await self._apart(self._archive.read_at, document, position)
+
+    async def compact(self, document: str, snapshot: Snapshot, *, keep: bool = False) -> bool:
+        """Take a verified snapshot; an older one than what is kept changes nothing."""
+        return await self._apart(self._archive.compact, document, snapshot, keep)
+
+    async def forget(self, document: str) -> None:
+        """Remove everything of a document."""
+        await self._apart(self._archive.forget, document)
+        self._ids.pop(document, None)
+
+    async def survey(self, prefix: str = "") -> list[Kept]:
+        """List the documents whose name begins with `prefix`."""
+        return await self._apart(self._archive.survey, prefix)
+
+    async def _apart(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return await asyncio.to_thread(call, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
 
     def close(self) -> None:
-        """Finish what was handed over, sync, and let go of the file."""
-        self._jobs.put(None)
-        self._thread.join()
+        """Write what was handed over, sync, and let go of the file."""
+        deadline = self._loop.time() + _BUSY_LONGEST
+        while self._jobs and self._loop.time() < deadline:
+            self._flush()
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        self._threads.shutdown(wait=True)
+        written, self._written = self._written, []
+        if written and self._broken is None:
+            os.fsync(self._wal)
+            settle(written, None)
         os.close(self._wal)
-        self._reader.close()
+        self._archive.close()
         self._writer.close()
         os.close(self._lock)
 
-    # --- the writer's thread ------------------------------------------------------------------------------------
+    # --- positions ----------------------------------------------------------------------------------------------
 
-    def _write(self) -> None:
-        last = False
-        while not last:
-            batch: list[_Append] = []
-            job = self._jobs.get()
-            while isinstance(job, _Append):
-                batch.append(job)
-                if len(batch) >= _MOST_JOBS or self._jobs.empty():
-                    job = None
-                    break
-                job = self._jobs.get()
-                last = job is None
-            else:
-                last = job is None
-            if batch:
-                self._commit_appends(batch)
-            if isinstance(job, _Compact):
-                self._commit_compaction(job)
+    def _reserved(self) -> int:
+        return int(self._writer.execute("select next from positions").fetchone()[0])
 
-    def _commit_appends(self, batch: list[_Append]) -> None:
-        writer = self._writer
-        try:
-            writer.execute("begin immediate")
-            for job in batch:
-                for edit in job.edits:
-                    cursor = writer.execute(
-                        "insert into entries (document, data, author, at) values (?, ?, ?, ?)",
-                        (job.document, edit.update, edit.author, edit.at),
-                    )
-                    assert cursor.lastrowid is not None
-                    job.positions.append(cursor.lastrowid)
-            writer.execute("commit")
-        except sqlite3.Error as error:
-            self._roll_back()
-            self._on_loop(self._refuse, batch, error)
-        else:
-            self._on_loop(self._appended, batch)
+    def _reserve(self, least: int) -> None:
+        # Positions are never used again, also not after a kill: they are set aside by the million.
+        self._end = least + _RESERVED
+        self._writer.execute("update positions set next = ?", (self._end,))
 
-    def _commit_compaction(self, job: _Compact) -> None:
-        writer = self._writer
-        try:
-            writer.execute("begin immediate")
-            changed = writer.execute(
-                "insert into snapshots (document, position, data) values (?, ?, ?) on conflict (document) do update"
-                " set position = excluded.position, data = excluded.data where excluded.position > snapshots.position",
-                (job.document, job.upto, job.snapshot),
-            ).rowcount
-            if changed:
-                covered = (job.document, job.upto)
-                writer.execute(
-                    "insert or ignore into history select * from entries where document = ? and position <= ?",
-                    covered,
-                )
-                writer.execute("delete from entries where document = ? and position <= ?", covered)
-            writer.execute("commit")
-        except sqlite3.Error as error:
-            self._roll_back()
-            self._on_loop(_fail, job.done, _unavailable(error))
-        else:
-            self._on_loop(_finish, job.done)
 
-    def _roll_back(self) -> None:
-        if self._writer.in_transaction:
-            self._writer.execute("rollback")
-
-    def _on_loop(self, call: Callable[..., None], *arguments: object) -> None:
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call, *arguments)
-
-    # --- back on the loop ---------------------------------------------------------------------------------------
-
-    def _appended(self, batch: list[_Append]) -> None:
-        for job in batch:
-            self._committed = job.positions[-1]
-            entries = [Entry(position, edit) for position, edit in zip(job.positions, job.edits, strict=True)]
-            self._followers.tell(job.document, entries)
-            if not job.done.done():
-                job.done.set_result(job.positions)
-
-    def _refuse(self, batch: list[_Append], error: sqlite3.Error) -> None:
-        logger.error("the log took nothing", error=str(error), appends=len(batch))
-        for job in batch:
-            _fail(job.done, _unavailable(error))
-
-    def _refuse_if_broken(self) -> None:
-        if self._broken:
-            raise _unavailable(OSError("an earlier sync failed"))
-
-    def _last_position(self) -> int:
-        row = self._writer.execute("select seq from sqlite_sequence where name = 'entries'").fetchone()
-        return int(row[0]) if row else 0
-
-    @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
-        for pragma in (
-            "journal_mode=wal",
-            "synchronous=normal",
-            "wal_autocheckpoint=2000",
-            "cache_size=-8000",
-        ):
-            connection.execute(f"pragma {pragma}").fetchall()
-        return connection
-
-    @staticmethod
-    def _prepare(connection: sqlite3.Connection) -> None:
-        version = connection.execute("pragma user_version").fetchone()[0]
-        if version == 0:
-            connection.executescript(f"begin immediate;{_SCHEMA}commit;")
-        elif version != 1:
-            raise RuntimeError(
-                f"this log was written by a newer Atelier (schema {version}, this one knows 1)"
-            )
-        else:
-            # Writes the write-ahead log's first frame, so that its file is there to be synced.
-            connection.execute("pragma user_version = 1")
+def _sync_file(handle: int) -> int:
+    """Sync a file; returns its size (asked for here, since it waits for the sync)."""
+    os.fsync(handle)
+    return os.fstat(handle).st_size
 
 
 def _sync_folder(folder: Path) -> None:
@@ -289,16 +333,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _finish(done: asyncio.Future[None]) -> None:
-    if not done.done():
-        done.set_result(None)
-
-
-def _fail(done: asyncio.Future[list[int]] | asyncio.Future[None], error: Exception) -> None:
-    if not done.done():
-        done.set_exception(error)
 
 
 def _unavailable(error: Exception) -> Unavailable:

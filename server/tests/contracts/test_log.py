@@ -8,15 +8,15 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
 from atelier.errors import Unavailable
-from atelier.log import Edit, Entry, Log, open_log
+from atelier.log import NOTHING, Edit, Entry, Kept, Log, Segment, Snapshot, open_log
+from atelier.log.packs import PACKED
 
 KEY = "ses_a:doc_b"
 
@@ -36,6 +36,11 @@ async def log(url: str) -> AsyncIterator[Log]:
         yield opened
 
 
+def snapshot(position: int, *parts: bytes) -> Snapshot:
+    """A snapshot whose parts are any bytes: a log does not decode them."""
+    return Snapshot(position, b"\x00", tuple(Segment(part, b"ends") for part in parts))
+
+
 def edits(*texts: str) -> list[Edit]:
     return [Edit(text.encode(), "usr_a", n) for n, text in enumerate(texts)]
 
@@ -47,16 +52,39 @@ async def test_what_is_appended_is_read_in_order_with_author_and_time(log: Log) 
     stored = await log.read(KEY)
     assert [entry.position for entry in stored.tail] == [*first, *second]
     assert [entry.edit for entry in stored.tail] == [*edits("a", "b"), *edits("c")]
-    assert (stored.snapshot, stored.snapshot_position) == (None, 0)
+    assert stored.snapshot == NOTHING
+    assert stored.position == second[-1]
     assert first[0] >= 1
     assert sorted({*first, *second}) == [*first, *second]
 
 
-async def test_reading_after_a_position_gives_the_rest(log: Log) -> None:
+async def test_history_after_a_position_is_the_rest_and_no_more_than_asked_for(log: Log) -> None:
     positions = await log.append(KEY, edits("a", "b", "c"))
-    assert [e.edit.update for e in (await log.read(KEY, positions[0])).tail] == [b"b", b"c"]
-    assert (await log.read(KEY, positions[-1])).tail == ()
+    assert [e.edit.update for e in await log.history(KEY, positions[0])] == [b"b", b"c"]
+    assert [e.edit.update for e in await log.history(KEY, limit=2)] == [b"a", b"b"]
+    assert await log.history(KEY, positions[-1]) == ()
+    assert await log.history("ses_a:nobody") == ()
     assert (await log.read("ses_a:nobody")).tail == ()
+
+
+async def test_an_edit_handed_over_is_settled_once_after_everybody_has_heard(log: Log) -> None:
+    said: list[object] = []
+    log.follow(KEY, said.extend)
+    given = edits("a", "b")
+    done = asyncio.Event()
+
+    def settled(edits: Sequence[Edit], error: Unavailable | None) -> None:
+        said.extend((edit, error) for edit in edits)
+        if edits[-1] is given[1]:
+            done.set()
+
+    for edit in given:
+        log.submit(KEY, edit, settled)
+    await asyncio.wait_for(done.wait(), 5)
+    kept = (await log.read(KEY)).tail
+    assert said == [*kept, *((edit, None) for edit in given)]
+    await log.sync(KEY, kept[-1].position)
+    assert len(said) == 4
 
 
 async def test_concurrent_appends_are_all_there_once_and_followers_hear_them_in_order(log: Log) -> None:
@@ -87,22 +115,78 @@ async def test_a_listener_that_fails_keeps_nobody_from_hearing(log: Log) -> None
 
 async def test_compaction_replaces_what_it_covers_once(log: Log) -> None:
     positions = await log.append(KEY, edits("a", "b", "c"))
-    for _ in range(2):
-        await log.compact(KEY, positions[1], b"snapshot")
+    made = snapshot(positions[1], b"one", b"two")
+    for new in (True, False):
+        assert await log.compact(KEY, made) == new
         stored = await log.read(KEY)
-        assert (stored.snapshot, stored.snapshot_position) == (b"snapshot", positions[1])
+        assert stored.snapshot == made
         assert [entry.edit.update for entry in stored.tail] == [b"c"]
-    await log.compact(KEY, positions[0], b"older")
-    assert (await log.read(KEY)).snapshot == b"snapshot"
-    assert (await log.read(KEY, positions[1])).snapshot is None
+    assert not await log.compact(KEY, snapshot(positions[0], b"older"))
+    assert (await log.read(KEY)).snapshot == made
     later = await log.append(KEY, edits("d"))
     assert later[0] > positions[-1]
+    assert await log.compact(KEY, snapshot(later[0], b"all"))
+    assert (await log.read(KEY)).snapshot == snapshot(later[0], b"all")
+
+
+async def test_every_edit_stays_when_it_is_covered_also_thousands(log: Log) -> None:
+    given = [
+        Edit(f"{n}é".encode(), f"usr_{n % 3}", 1_700_000_000_000 + n * n) for n in range(2 * PACKED + 100)
+    ]
+    positions = await log.append(KEY, given)
+    await log.append("ses_a:other", edits("x"))
+    await log.compact(KEY, snapshot(positions[-50], b"all"))
+    assert [e.edit for e in await log.history(KEY, limit=10_000)] == given
+    assert [e.position for e in await log.history(KEY, limit=10_000)] == positions
+    for after in (0, 1, PACKED - 1, PACKED, PACKED + 1, 2 * PACKED, 2 * PACKED + 60):
+        found = await log.history(KEY, positions[after], limit=200)
+        assert [e.edit for e in found] == given[after + 1 : after + 201]
+    assert [e.edit for e in (await log.read(KEY)).tail] == given[-49:]
+
+
+async def test_a_document_is_read_as_it_was_from_the_nearest_snapshot_that_was_kept(log: Log) -> None:
+    positions = await log.append(KEY, edits(*(str(n) for n in range(10))))
+    kept = snapshot(positions[3], b"0123", b"more")
+    await log.compact(KEY, kept, keep=True)
+    await log.compact(KEY, snapshot(positions[6], b"0123456"))
+    then = await log.read_at(KEY, positions[5])
+    assert then.snapshot == kept
+    assert [entry.edit.update for entry in then.tail] == [b"4", b"5"]
+    before = await log.read_at(KEY, positions[1])
+    assert before.snapshot == NOTHING
+    assert [entry.position for entry in before.tail] == positions[:2]
+
+
+async def test_what_is_forgotten_is_gone_and_its_name_may_be_used_again(log: Log) -> None:
+    positions = await log.append(KEY, edits("a", "b"))
+    await log.append("ses_a:other", edits("x"))
+    await log.compact(KEY, snapshot(positions[-1], b"ab"), keep=True)
+    await log.forget(KEY)
+    assert (await log.read(KEY)).snapshot == NOTHING
+    assert await log.history(KEY) == ()
+    assert (await log.read_at(KEY, positions[-1])).tail == ()
+    again = await log.append(KEY, edits("c"))
+    assert again[0] > positions[-1]
+    assert [e.edit.update for e in (await log.read(KEY)).tail] == [b"c"]
+    assert len(await log.history("ses_a:other")) == 1
+
+
+async def test_the_survey_says_what_is_kept(log: Log) -> None:
+    positions = await log.append(KEY, edits("a", "b", "c"))
+    await log.compact(KEY, snapshot(positions[1], b"ab"))
+    await log.append("ses_b:doc", edits("x"))
+    (found,) = await log.survey("ses_a:")
+    assert (found.document, found.edits, found.snapshot_position) == (KEY, 3, positions[1])
+    assert found.position == positions[2]
+    assert found.bytes >= 3
+    assert [kept.document for kept in await log.survey()] == [KEY, "ses_b:doc"]
+    assert isinstance(found, Kept)
 
 
 async def test_positions_are_never_used_again_also_after_reopening(url: str) -> None:
     async with open_log(url) as log:
         positions = await log.append(KEY, edits("a", "b"))
-        await log.compact(KEY, positions[-1], b"all")
+        await log.compact(KEY, snapshot(positions[-1], b"all"))
     async with open_log(url) as log:
         assert (await log.append(KEY, edits("c")))[0] > positions[-1]
         await asyncio.wait_for(log.sync(KEY, positions[-1]), 5)
@@ -161,31 +245,58 @@ async def test_compaction_beside_appends_loses_nothing(log: Log) -> None:
         while len(heard) < 100:
             stored = await log.read(KEY)
             if stored.tail:
-                before = [] if stored.snapshot is None else stored.snapshot.split()
-                parts = [*before, *(entry.edit.update for entry in stored.tail)]
-                await log.compact(KEY, stored.tail[-1].position, b" ".join(parts))
+                parts = [entry.edit.update for entry in stored.tail]
+                before = [segment.update for segment in stored.snapshot.segments]
+                await log.compact(KEY, snapshot(stored.position, *before, *parts))
         return 0
 
     await asyncio.wait_for(asyncio.gather(write(), compact()), 30)
     stored = await log.read(KEY)
-    kept = [*(stored.snapshot or b"").split(), *(entry.edit.update for entry in stored.tail)]
+    kept = [segment.update for segment in stored.snapshot.segments]
+    kept += [entry.edit.update for entry in stored.tail]
     assert kept == [str(n).encode() for n in range(100)]
 
 
-async def test_who_wrote_what_is_kept_when_it_is_compacted(url: str) -> None:
-    async with open_log(url) as log:
-        positions = await log.append(KEY, edits("a", "b"))
-        await log.compact(KEY, positions[-1], b"all")
-    query = "select position, data, author, at from log_history order by position"
-    if url.startswith("sqlite"):
-        database = sqlite3.connect(url.removeprefix("sqlite:///"))
-        rows = database.execute(query.replace("log_history", "history")).fetchall()
-        database.close()
-    else:
-        connection = await asyncpg.connect(url)
-        rows = [tuple(row) for row in await connection.fetch(query)]
-        await connection.close()
-    assert rows == [(positions[0], b"a", "usr_a", 0), (positions[1], b"b", "usr_a", 1)]
+FIRST_SCHEMA = """
+create table entries (position integer primary key autoincrement, document text not null, data blob not null,
+  author text not null, at integer not null);
+create index entries_document on entries (document, position);
+create table history (position integer primary key, document text not null, data blob not null, author text not null,
+  at integer not null);
+create index history_document on history (document, position);
+create table snapshots (document text primary key, position integer not null, data blob not null) without rowid;
+insert into entries (position, document, data, author, at) values (3, 'ses_a:doc_b', x'63', 'usr_a', 3);
+insert into history values (1, 'ses_a:doc_b', x'61', 'usr_a', 1), (2, 'ses_a:doc_b', x'62', 'usr_b', 2);
+insert into snapshots values ('ses_a:doc_b', 2, x'6162');
+pragma user_version = 1;
+"""
+
+
+async def test_a_file_of_the_first_schema_is_taken_over_whole(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "log.db")
+    database.executescript(FIRST_SCHEMA)
+    database.close()
+    for _ in range(2):
+        async with open_log(f"sqlite:///{tmp_path}/log.db") as log:
+            stored = await log.read(KEY)
+            assert stored.snapshot == Snapshot(2, b"", (Segment(b"ab", b""),))
+            assert [entry.position for entry in stored.tail] == [3]
+            assert [(e.position, e.edit.author) for e in await log.history(KEY)] == [
+                (1, "usr_a"),
+                (2, "usr_b"),
+                (3, "usr_a"),
+            ]
+    async with open_log(f"sqlite:///{tmp_path}/log.db") as log:
+        assert (await log.append(KEY, edits("d")))[0] > 3
+
+
+async def test_a_file_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "log.db")
+    database.execute("pragma user_version = 99")
+    database.close()
+    with pytest.raises(RuntimeError, match="newer Atelier"):
+        async with open_log(f"sqlite:///{tmp_path}/log.db"):
+            pass
 
 
 CHILD = """
@@ -217,7 +328,7 @@ async def test_what_an_append_returned_for_survives_a_kill(url: str) -> None:
             stored = await log.read(KEY)
             kept = [int(entry.edit.update) for entry in stored.tail]
             assert kept[: len(said)] == said
-            await log.compact(KEY, stored.tail[-1].position, b"")
+            await log.compact(KEY, snapshot(stored.position))
 
 
 FULL = """

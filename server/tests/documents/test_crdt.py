@@ -22,9 +22,9 @@ from atelier.documents import (
     state_of,
     validate,
 )
-from atelier.documents.crdt import snapshot_of, text_in
+from atelier.documents.crdt import squashed, text_in
 from atelier.errors import Invalid
-from atelier.log import Edit, Entry, Stored
+from atelier.log import NOTHING, Edit, Entry, Segment, Snapshot, Stored
 
 
 @dataclass
@@ -106,8 +106,8 @@ def test_a_snapshot_made_while_updates_are_missing_loses_nothing_once_they_come(
     updates = story(seed, 25)
     late = set(dice.sample(range(len(updates)), k=len(updates) // 3))
     there = [update for n, update in enumerate(updates) if n not in late]
-    snapshot = snapshot_of(fold(there)).update
-    again = snapshot_of(snapshot).update
+    snapshot = squashed(fold(there))
+    again = squashed(snapshot)
     whole = fold([again, *(updates[n] for n in late)])
     assert text_in(whole) == text_in(fold(updates))
     assert state_of(whole) == state_of(fold(updates))
@@ -116,7 +116,7 @@ def test_a_snapshot_made_while_updates_are_missing_loses_nothing_once_they_come(
 def test_structs_that_wait_for_a_missing_update_survive_a_snapshot() -> None:
     ada = typed("abc", "d", "ef")
     first, missing, last = ada.updates
-    snapshot = snapshot_of(fold([first, last])).update
+    snapshot = squashed(fold([first, last]))
     assert text_in(snapshot) == "abc"
     assert text_in(fold([snapshot, missing])) == "abcdef"
 
@@ -125,22 +125,22 @@ def test_a_deletion_that_comes_before_what_it_deletes_survives_a_snapshot() -> N
     ada, bob = typed("hello"), writer()
     bob.hear(ada.updates[0])
     del bob.text[0:5]
-    snapshot = snapshot_of(bob.updates[0]).update
+    snapshot = squashed(bob.updates[0])
     assert text_in(fold([snapshot, *ada.updates])) == ""
 
 
 def test_a_snapshot_is_squashed() -> None:
     ada = typed(*"x" * 2_000)
     del ada.text[5:1_000]
-    snapshot = snapshot_of(fold(ada.updates))
-    assert len(snapshot.update) < 2_200
-    assert snapshot.state == state_of(fold(ada.updates))
+    snapshot = squashed(fold(ada.updates))
+    assert len(snapshot) < 2_200
+    assert state_of(snapshot) == state_of(fold(ada.updates))
 
 
 def test_deleted_text_is_kept_for_undo_and_history() -> None:
     ada = typed("secret")
     del ada.text[0:6]
-    assert b"secret" in snapshot_of(fold(ada.updates)).update
+    assert b"secret" in squashed(fold(ada.updates))
 
 
 def test_a_difference_is_what_somebody_lacks_also_what_still_waits() -> None:
@@ -161,9 +161,9 @@ def test_a_difference_is_what_somebody_lacks_also_what_still_waits() -> None:
 def test_what_is_stored_is_snapshot_and_tail_together() -> None:
     ada = typed("a", "b", "c")
     entries = tuple(Entry(n, Edit(update, "usr_a", 0)) for n, update in enumerate(ada.updates, 1))
-    assert text_in(merged(Stored(None, 0, entries))) == "abc"
-    assert text_in(merged(Stored(ada.updates[0], 1, entries[1:]))) == "abc"
-    assert merged(Stored(None, 0, ())) == EMPTY_UPDATE
+    assert text_in(merged(Stored(NOTHING, entries))) == "abc"
+    assert text_in(merged(Stored(Snapshot(1, b"", (Segment(ada.updates[0], b""),)), entries[1:]))) == "abc"
+    assert merged(Stored(NOTHING, ())) == EMPTY_UPDATE
 
 
 @pytest.mark.parametrize(("check", "code"), [(validate, "poison_update"), (check_state, "bad_state_vector")])
@@ -189,7 +189,7 @@ def test_whatever_passes_the_check_can_be_merged_and_read(seed: int, data: Any) 
     except Invalid:
         return
     whole = merged(
-        Stored(None, 0, tuple(Entry(n, Edit(u, "usr_a", 0)) for n, u in enumerate([*good, bytes(update)], 1)))
+        Stored(NOTHING, tuple(Entry(n, Edit(u, "usr_a", 0)) for n, u in enumerate([*good, bytes(update)], 1)))
     )
     difference(whole, state_of(whole))
     text_in(whole)

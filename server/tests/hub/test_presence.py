@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, rule
 
+from atelier.documents import sized, uint
 from atelier.errors import BadRequest, TooMany
 from atelier.hub import protocol
 from atelier.hub.presence import Identity, Presence
-from atelier.hub.protocol import sized, uint
 
 ADA, BOB = Identity("usr_a", "Ada"), Identity("usr_b", "Bob")
 

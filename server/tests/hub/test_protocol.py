@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atelier.documents import sized, uint
 from atelier.errors import AtelierError, BadRequest
 from atelier.hub import protocol
 from atelier.hub.deletions import covers, deletions, only_deletions
@@ -19,9 +20,7 @@ from atelier.hub.protocol import (
     Token,
     Update,
     parse,
-    sized,
     split_envelope,
-    uint,
 )
 
 ADA, BOB = Identity("usr_a", "Ada"), Identity("usr_b", "Bob")

@@ -12,7 +12,8 @@ import websockets
 from pycrdt import Doc, Text
 from websockets.asyncio.client import ClientConnection, connect
 
-from atelier.hub.protocol import KEEPALIVE, sized, uint
+from atelier.documents import sized, uint
+from atelier.hub.protocol import KEEPALIVE
 
 from .clients import World, world
 

@@ -15,9 +15,9 @@ import websockets
 from pycrdt import Doc, Text
 from websockets.asyncio.client import ClientConnection, connect
 
-from atelier.documents import difference, fold, state_of
+from atelier.documents import difference, fold, sized, state_of, uint
 from atelier.documents.crdt import text_in
-from atelier.hub.protocol import Reader, sized, uint
+from atelier.hub.protocol import Reader
 
 from .clients import World, world
 

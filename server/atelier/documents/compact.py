@@ -1,0 +1,117 @@
+"""Compaction: a snapshot in parts from what a log has, made in a thread, or in a process when it is large.
+
+A large document's tail is folded into new parts behind the old ones; once there are twice as many parts as its size
+asks for, the whole is encoded anew, squashed and verified. So an edit is rewritten a few times at most, however large
+its document grows. Merging and applying hold the interpreter's lock: beyond some size a worker process
+does it, so that nobody's keystroke waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import ParamSpec, TypeVar
+
+import structlog
+
+from atelier.documents.crdt import EMPTY_UPDATE, fold, merged, squashed, state_of
+from atelier.documents.shape import ranges
+from atelier.documents.split import PART_BYTES, split
+from atelier.documents.state import State
+from atelier.errors import TooLarge
+from atelier.log import Log, Snapshot, Stored
+
+P = ParamSpec("P")
+T = TypeVar("T")
+logger = structlog.get_logger(__name__)
+TAIL_ENTRIES = 400
+TAIL_BYTES = 1024 * 1024
+_HEAVY = 1024 * 1024  # bytes
+_KEEP_EDITS = 4_000
+_workers: list[ProcessPoolExecutor] = []
+
+
+async def apart(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a pure function of `size` bytes of input off the event loop: in a thread, or in a process when it is large."""
+    if size < _HEAVY:
+        return await asyncio.to_thread(call, *args, **kwargs)
+    if not _workers:
+        _workers.append(ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=50))
+    return await asyncio.wrap_future(_workers[0].submit(call, *args, **kwargs))
+
+
+def end_workers() -> None:
+    """End the worker process, if there is one."""
+    while _workers:
+        _workers.pop().shutdown(wait=False, cancel_futures=True)
+
+
+def size_of(stored: Stored) -> int:
+    """Return how many bytes of updates there are."""
+    return sum(len(s.update) for s in stored.snapshot.segments) + sum(len(e.edit.update) for e in stored.tail)
+
+
+def is_long(stored: Stored) -> bool:
+    """Say whether the tail is worth compacting."""
+    tail = stored.tail
+    return len(tail) >= TAIL_ENTRIES or sum(len(entry.edit.update) for entry in tail) >= TAIL_BYTES
+
+
+def compacted(stored: Stored) -> Snapshot:
+    """Make the next snapshot.
+
+    Raises:
+        RuntimeError: what was made is not what was there.
+    """
+    segments = stored.snapshot.segments
+    old = sum(len(segment.update) for segment in segments)
+    if stored.snapshot.state and old > PART_BYTES and len(segments) < 2 * (old // PART_BYTES) + 8:
+        return _appended(stored)
+    whole = squashed(merged(stored))
+    return Snapshot(stored.position, state_of(whole), split(whole))
+
+
+def _appended(stored: Stored) -> Snapshot:
+    added = fold([entry.edit.update for entry in stored.tail])
+    state = State(stored.snapshot.state)
+    state.add(ranges(added)[0])
+    new = split(added) if added != EMPTY_UPDATE else ()
+    expected = sorted(ranges(added)[1])
+    if sorted(r for segment in new for r in ranges(segment.update)[1]) != expected:
+        raise RuntimeError("a compacted tail is not what was there before")
+    return Snapshot(stored.position, state.encode(), stored.snapshot.segments + new)
+
+
+async def compact_if_long(log: Log, document: str, *, most_bytes: int, always: bool = False) -> bool:
+    """Make a verified snapshot when the tail has grown long; says whether it did.
+
+    Raises:
+        TooLarge: `document_too_large`, the snapshot alone is over the limit; it is kept all the same.
+    """
+    stored = await log.read(document)
+    if not stored.tail or not (always or is_long(stored)):
+        return False
+    snapshot = await apart(size_of(stored), compacted, stored)
+    keep = await _worth_keeping(log, document, stored)
+    await log.compact(document, snapshot, keep=keep)
+    size = sum(len(segment.update) for segment in snapshot.segments)
+    logger.info(
+        "compacted", document=document, entries=len(stored.tail), bytes=size, parts=len(snapshot.segments)
+    )
+    if size > most_bytes:
+        raise TooLarge(
+            "document_too_large",
+            f"The document has {size:,} bytes; the limit is {most_bytes:,}.",
+            next_step="Split the file.",
+        )
+    return True
+
+
+async def _worth_keeping(log: Log, document: str, stored: Stored) -> bool:
+    """Say whether this snapshot should stay for history: so many edits lie between it and the last one that stayed."""
+    before = await log.read_at(document, stored.position)
+    edits = len(before.tail)
+    size = sum(len(segment.update) for segment in stored.snapshot.segments)
+    return edits >= _KEEP_EDITS and sum(len(entry.edit.update) for entry in before.tail) * 4 >= size
