@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from atelier import __version__, admin, auth, events, files, health, hub, pages, runs, sessions
+from atelier import __version__, admin, auth, events, files, health, history, hub, pages, runs, sessions
 from atelier.bodies import BoundedBodies
 from atelier.headers import SecurityHeaders
 from atelier.hub import Rooms
@@ -21,6 +21,7 @@ ROUTERS = (
     auth.router,
     sessions.router,
     files.router,
+    history.router,
     hub.router,
     runs.router,
     events.router,

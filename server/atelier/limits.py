@@ -20,7 +20,13 @@ class Limits:
     session_bytes: int = 250 * 1024 * 1024
     """All files of a session together, and what a zip may unpack to."""
     zip_entries: int = 2_000
-    """Entries in an imported zip."""
+    """Entries in an imported zip, files in an imported repository."""
+    import_seconds: int = 60
+    """Until an import from a Git address is given up."""
+    imports_per_hour: int = 60
+    """Imports from Git addresses by one person."""
+    concurrent_imports: int = 4
+    """Imports from Git addresses at once on this machine; each holds its files in memory."""
     body_bytes: int = 2 * 1024 * 1024
     """A request body that is not an upload."""
     frame_bytes: int = 4 * 1024 * 1024
@@ -29,18 +35,20 @@ class Limits:
     """One document's log, snapshot and tail."""
     documents_per_socket: int = 256
     """Documents open on one Hocuspocus socket."""
-    socket_queue_bytes: int = 8 * 1024 * 1024
-    """Bytes waiting for one client before its queue is dropped and replayed from the log."""
     presence_clients_per_socket: int = 8
     """Awareness client ids that one connection may use in one document."""
     presence_bytes: int = 8 * 1024
     """One client's awareness state."""
     messages_per_second: int = 400
     """WebSocket messages per connection, over a ten-second window."""
+    socket_bytes_per_second: int = 4 * 1024 * 1024
+    """Bytes that one connection sends, over a ten-second window."""
     members_per_session: int = 500
     """People in one session."""
     links_per_session: int = 100
     """Live share links of one session."""
+    versions_per_session: int = 200
+    """Named versions of one session."""
     sessions_per_user: int = 200
     """Sessions that one person owns."""
     guests_per_hour: int = 60

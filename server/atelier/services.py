@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from atelier.blobs import Blobs
 from atelier.bus import Bus
 from atelier.db import Database
+from atelier.egress import Egress
 from atelier.limits import Limits
 from atelier.log import Log
 from atelier.mail import Mail
@@ -22,6 +23,7 @@ class Services:
     sandbox: Sandbox
     blobs: Blobs
     mail: Mail
+    egress: Egress
     limits: Limits
     public_url: str
     """Without a trailing slash."""

@@ -38,6 +38,9 @@ class Settings:
     """Outgoing mail: smtp://USER:PASSWORD@HOST:PORT (smtps:// for TLS from the start), or log:// (written to the log)."""
     mail_from: str = "Atelier <atelier@localhost>"
     """Sender of outgoing mail."""
+    import_hosts: str = ""
+    """Comma-separated hosts (host or host:port) that files may be imported from, wherever they are; empty: any host with
+    a public address, on port 443."""
     secret_key: str = field(default="", repr=False)
     """Signs access tokens; at least 32 characters. Empty: made once and kept in the data folder (mode 0600)."""
     sign_up: bool = True

@@ -11,6 +11,8 @@ from pathlib import Path
 from atelier.blobs import open_blobs
 from atelier.bus import open_bus
 from atelier.db import open_database
+from atelier.documents import end_workers
+from atelier.egress import Egress
 from atelier.log import open_log
 from atelier.mail import open_mail
 from atelier.sandbox import open_sandbox
@@ -29,6 +31,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+        stack.callback(end_workers)
         yield Services(
             db=await enter(open_database(settings.db_url)),
             log=await enter(open_log(settings.log_url)),
@@ -36,6 +39,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             sandbox=await enter(open_sandbox(settings.sandbox_url)),
             blobs=await enter(open_blobs(settings.blobs_url)),
             mail=await enter(open_mail(settings.mail_url, settings.mail_from)),
+            egress=Egress(settings.import_hosts),
             limits=settings.limits,
             public_url=settings.public_url,
             secret_key=settings.secret_key or kept_secret(settings.data / "secret.key"),

@@ -348,6 +348,126 @@ export interface paths {
         patch: operations["change_session"];
         trace?: never;
     };
+    "/api/v1/sessions/{session_id}/documents/{document_id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List History
+         * @description Say who wrote when: edits in bursts, newest first, with named versions and the ends of long pauses.
+         */
+        get: operations["list_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/documents/{document_id}/history/diff": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Compare Points
+         * @description Compare two points of a text, or one with now (without `to`).
+         */
+        get: operations["compare_points"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/documents/{document_id}/history/playback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Play History
+         * @description Return the text after a position, and what each of the following edits did to it.
+         */
+        get: operations["play_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/documents/{document_id}/history/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Restore Point
+         * @description Make the text equal to what it was, by an edit that merges with what others type at that moment.
+         */
+        post: operations["restore_point"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/documents/{document_id}/history/rollback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Roll Back
+         * @description Take the edits of one person or one period back; what others wrote or deleted stays so.
+         */
+        post: operations["roll_back"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/documents/{document_id}/history/{position}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Point
+         * @description Return the text as it was at a position.
+         */
+        get: operations["read_point"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{session_id}/duplicate": {
         parameters: {
             query?: never;
@@ -470,6 +590,26 @@ export interface paths {
          * @description Unpack a zip into the session, all of it or nothing.
          */
         post: operations["import_zip"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/imports": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Import Git
+         * @description Put the files of a public Git repository into the session, without its history. Ends when the client leaves.
+         */
+        post: operations["import_git"];
         delete?: never;
         options?: never;
         head?: never;
@@ -792,6 +932,94 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sessions/{session_id}/versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Versions
+         * @description List the named versions.
+         */
+        get: operations["list_versions"];
+        put?: never;
+        /**
+         * Make Version
+         * @description Name the whole session as it is now, or a point of one file.
+         */
+        post: operations["make_version"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/versions/{version_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Version
+         * @description Return a version and the files that were there.
+         */
+        get: operations["get_version"];
+        put?: never;
+        post?: never;
+        /**
+         * Delete Version
+         * @description Forget a version's name; the history stays.
+         */
+        delete: operations["delete_version"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/versions/{version_id}/files/{path}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Version File
+         * @description Return a file's bytes as they were, in a way that no browser runs them.
+         */
+        get: operations["read_version_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/versions/{version_id}/restore": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Restore Version
+         * @description Make all files what they were, by edits of the caller; says what it did.
+         */
+        post: operations["restore_version"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/templates": {
         parameters: {
             query?: never;
@@ -956,6 +1184,66 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /** Author */
+        Author: {
+            /**
+             * Deleted
+             * @description UTF-16 units
+             */
+            deleted: number;
+            /** Edits */
+            edits: number;
+            /** Id */
+            id: string;
+            /**
+             * Inserted
+             * @description UTF-16 units
+             */
+            inserted: number;
+            /**
+             * Name
+             * @description empty for somebody whose account was deleted
+             */
+            name: string;
+        };
+        /**
+         * Burst
+         * @description Edits that follow each other; `first` and `last` are positions.
+         */
+        Burst: {
+            /** Authors */
+            authors: components["schemas"]["Author"][];
+            /** Edits */
+            edits: number;
+            /** Ended At */
+            ended_at: number;
+            /** First */
+            first: number;
+            /** Last */
+            last: number;
+            /** Started At */
+            started_at: number;
+        };
+        /**
+         * Changed
+         * @description What a restore or a rollback did; `undo_id` goes to `POST …/undos/{id}` within an hour.
+         */
+        Changed: {
+            /** Changed */
+            changed: boolean;
+            /**
+             * Deleted
+             * @description UTF-16 units
+             */
+            deleted: number;
+            /**
+             * Inserted
+             * @description UTF-16 units
+             */
+            inserted: number;
+            /** Undo Id */
+            undo_id: string | null;
+        };
         /** ControlShown */
         ControlShown: {
             /** Detail */
@@ -989,6 +1277,26 @@ export interface components {
              */
             token_type: "bearer";
             user: components["schemas"]["User"];
+        };
+        /** Diff */
+        Diff: {
+            /**
+             * Added
+             * @description lines
+             */
+            added: number;
+            /** Hunks */
+            hunks: components["schemas"]["Hunk"][];
+            /**
+             * Removed
+             * @description lines
+             */
+            removed: number;
+            /**
+             * Truncated
+             * @description there are more hunks than are sent
+             */
+            truncated: boolean;
         };
         /** File */
         File: {
@@ -1033,15 +1341,88 @@ export interface components {
             /** Items */
             items: components["schemas"]["File"][];
         };
+        /** GitImport */
+        GitImport: {
+            /**
+             * Into
+             * @description the folder to put it into; empty: the top
+             * @default
+             */
+            into: string;
+            /**
+             * Ref
+             * @description a branch or a tag; empty: the default branch
+             * @default
+             */
+            ref: string;
+            /**
+             * Url
+             * @description the https address that Git clones from
+             */
+            url: string;
+        };
         /** HTTPValidationError */
         HTTPValidationError: {
             /** Detail */
             detail?: components["schemas"]["ValidationError"][];
         };
+        /** History */
+        History: {
+            /**
+             * Edits
+             * @description all edits of the document
+             */
+            edits: number;
+            /**
+             * Items
+             * @description newest first
+             */
+            items: components["schemas"]["Burst"][];
+            /**
+             * Marks
+             * @description newest first
+             */
+            marks: components["schemas"]["Mark"][];
+            /**
+             * Next
+             * @description give it as `before` for older ones
+             */
+            next: number | null;
+            /**
+             * Position
+             * @description of the newest edit; 0 when nobody wrote anything
+             */
+            position: number;
+        };
+        /**
+         * Hunk
+         * @description Lines that differ, with some around them; line numbers are 1-based.
+         */
+        Hunk: {
+            /** Lines */
+            lines: components["schemas"]["Line"][];
+            /** New Line */
+            new_line: number;
+            /** Old Line */
+            old_line: number;
+        };
         /** Imported */
         Imported: {
+            /** Commit */
+            commit?: string | null;
+            /**
+             * Left Out
+             * @description what no file was made of
+             * @default []
+             */
+            left_out: components["schemas"]["LeftOut"][];
             /** Paths */
             paths: string[];
+            /**
+             * Ref
+             * @description the branch or tag that was imported
+             */
+            ref?: string | null;
         };
         /** Join */
         Join: {
@@ -1082,6 +1463,18 @@ export interface components {
              */
             version: string;
         };
+        /** LeftOut */
+        LeftOut: {
+            /**
+             * Code
+             * @description symlink, submodule, lfs, too_large, too_deep, git_folder, path_encoding, twin, or a path_… code
+             */
+            code: string;
+            /** Path */
+            path: string;
+            /** Reason */
+            reason: string;
+        };
         /**
          * LimitsAsked
          * @description Lower bounds than the server's; null takes the server's.
@@ -1099,6 +1492,16 @@ export interface components {
             processes?: number | null;
             /** Wall Seconds */
             wall_seconds?: number | null;
+        };
+        /** Line */
+        Line: {
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "same" | "removed" | "added";
+            /** Text */
+            text: string;
         };
         /** Link */
         Link: {
@@ -1170,6 +1573,29 @@ export interface components {
             url: string;
             /** Uses */
             uses: number;
+        };
+        /**
+         * Mark
+         * @description A point worth going to: a named version, or by itself the state before a long pause ended.
+         */
+        Mark: {
+            /** At */
+            at: number;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "version" | "automatic";
+            /**
+             * Name
+             * @description of a version
+             * @default
+             */
+            name: string;
+            /** Position */
+            position: number;
+            /** Version Id */
+            version_id?: string | null;
         };
         /** Match */
         Match: {
@@ -1302,12 +1728,74 @@ export interface components {
             /** Password */
             password: string;
         };
+        /** NewVersion */
+        NewVersion: {
+            /**
+             * Document Id
+             * @description with `position`: a point of one file, not the session now
+             */
+            document_id?: string | null;
+            /** Name */
+            name: string;
+            /** Position */
+            position?: number | null;
+        };
         /** PasswordChange */
         PasswordChange: {
             /** Current Password */
             current_password: string;
             /** New Password */
             new_password: string;
+        };
+        /** Playback */
+        Playback: {
+            /**
+             * Names
+             * @description of the authors, by id
+             */
+            names: {
+                [key: string]: string;
+            };
+            /**
+             * Next
+             * @description give it as `after` for the following steps
+             */
+            next: number | null;
+            /** Steps */
+            steps: components["schemas"]["PlaybackStep"][];
+            /**
+             * Text
+             * @description before the first step
+             */
+            text: string;
+        };
+        /** PlaybackStep */
+        PlaybackStep: {
+            /** At */
+            at: number;
+            /** Author */
+            author: string;
+            /**
+             * Changes
+             * @description place, how many units go there, what comes; one after the other, in UTF-16 units
+             */
+            changes: [
+                number,
+                number,
+                string
+            ][];
+            /** Position */
+            position: number;
+        };
+        /** Point */
+        Point: {
+            /**
+             * Position
+             * @description of the last edit that is in it
+             */
+            position: number;
+            /** Text */
+            text: string;
         };
         /** Profile */
         Profile: {
@@ -1384,6 +1872,30 @@ export interface components {
             /** Email */
             email: string;
         };
+        /** RestorePoint */
+        RestorePoint: {
+            /** Position */
+            position: number;
+        };
+        /**
+         * RestoredVersion
+         * @description What restoring did, by path; `undo_id` goes to `POST …/undos/{id}` within an hour.
+         */
+        RestoredVersion: {
+            /** Brought Back */
+            brought_back: string[];
+            /** Changed */
+            changed: string[];
+            /** Moved */
+            moved: string[];
+            /**
+             * Trashed
+             * @description made since the version; they are in the trash
+             */
+            trashed: string[];
+            /** Undo Id */
+            undo_id: string | null;
+        };
         /** Result */
         Result: {
             /** Code */
@@ -1412,6 +1924,18 @@ export interface components {
         /** RoleChange */
         RoleChange: {
             role: components["schemas"]["Role"];
+        };
+        /**
+         * Rollback
+         * @description Whose edits, and which: positions `from` to `to`, both included.
+         */
+        Rollback: {
+            /** Author */
+            author?: string | null;
+            /** From */
+            from?: number | null;
+            /** To */
+            to?: number | null;
         };
         /** Run */
         Run: {
@@ -1612,6 +2136,72 @@ export interface components {
             msg: string;
             /** Error Type */
             type: string;
+        };
+        /** Version */
+        Version: {
+            /**
+             * By
+             * @description user id; null when the account was deleted
+             */
+            by: string | null;
+            /** By Name */
+            by_name: string;
+            /** Created At */
+            created_at: number;
+            /**
+             * Document Id
+             * @description of a point of one file; null for the whole session
+             */
+            document_id: string | null;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+        };
+        /** VersionFile */
+        VersionFile: {
+            /** Document Id */
+            document_id: string | null;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "text" | "blob" | "folder";
+            /** Path */
+            path: string;
+            /** Position */
+            position: number | null;
+        };
+        /** VersionWithFiles */
+        VersionWithFiles: {
+            /**
+             * By
+             * @description user id; null when the account was deleted
+             */
+            by: string | null;
+            /** By Name */
+            by_name: string;
+            /** Created At */
+            created_at: number;
+            /**
+             * Document Id
+             * @description of a point of one file; null for the whole session
+             */
+            document_id: string | null;
+            /** Files */
+            files: components["schemas"]["VersionFile"][];
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+        };
+        /** Versions */
+        Versions: {
+            /**
+             * Items
+             * @description newest first
+             */
+            items: components["schemas"]["Version"][];
         };
     };
     responses: never;
@@ -2276,6 +2866,217 @@ export interface operations {
             };
         };
     };
+    list_history: {
+        parameters: {
+            query?: {
+                before?: number | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                session_id: string;
+                document_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["History"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    compare_points: {
+        parameters: {
+            query: {
+                from: number;
+                to?: number | null;
+            };
+            header?: never;
+            path: {
+                session_id: string;
+                document_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Diff"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    play_history: {
+        parameters: {
+            query?: {
+                after?: number;
+                to?: number | null;
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                session_id: string;
+                document_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Playback"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    restore_point: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                document_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RestorePoint"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Changed"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    roll_back: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                document_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Rollback"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Changed"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_point: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                document_id: string;
+                position: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Point"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     duplicate_session: {
         parameters: {
             query?: never;
@@ -2525,6 +3326,41 @@ export interface operations {
         requestBody: {
             content: {
                 "application/zip": string;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Imported"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    import_git: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["GitImport"];
             };
         };
         responses: {
@@ -3154,6 +3990,197 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Undone"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_versions: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Versions"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    make_version: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewVersion"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Version"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    get_version: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                version_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["VersionWithFiles"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    delete_version: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                version_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_version_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                version_id: string;
+                path: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    restore_version: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                version_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RestoredVersion"];
                 };
             };
             /** @description Validation Error */

@@ -43,6 +43,7 @@ export const commands: readonly Command[] = [
   { id: "close", title: "Close the tab", when: hasFile, run: (shell) => shell.layout.close(shell.layout.focused.peek(), shell.active.peek()?.id ?? "") },
   { id: "split", title: "Split the editor, or join it again", when: hasFile, run: (shell) => shell.layout.split() },
   { id: "zip", title: "Download everything as a zip", run: (shell) => location.assign(`/api/v1/sessions/${shell.session}/export.zip`) },
+  { id: "git", title: "Import from Git", when: canEdit, run: (shell) => (shell.dialog.value = "git") },
   { id: "follow", title: "Follow the next person", keys: "Mod+Alt+F", run: (shell) => shell.followNext() },
   { id: "theme", title: "Theme: system, dark, light", run: () => cycleTheme() },
   { id: "help", title: "Help and keys", run: (shell) => (shell.dialog.value = "help") },

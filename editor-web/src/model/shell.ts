@@ -4,13 +4,14 @@ import { computed, effect, signal } from "@preact/signals";
 import { clearLines, markLines } from "../editor/marks";
 import { call } from "../api/http";
 import { Events, type SessionEvent } from "./events";
+import { importProgress } from "./imports";
 import { Layout } from "./layout";
 import { Runs } from "./runs";
 import { complain, notify } from "./toasts";
 import type { Boot, EditorHandle, FileNode, Role, Workspace } from "./types";
 import { openWorkspace } from "./workspace";
 
-export type Dialog = "palette" | "files" | "share" | "help" | "trash" | null;
+export type Dialog = "palette" | "files" | "share" | "help" | "trash" | "git" | null;
 
 export class Shell {
   readonly workspace: Workspace;
@@ -169,6 +170,7 @@ export class Shell {
       if (this.runs.receive(type, data)) this.layout.showBottom("output");
     } else if (type === "member.joined" && !mine) notify(`${name} joined.`);
     else if (type === "member.role" && mine) notify(`Your role is ${String(data["role"])} now.`);
+    else if (type === "import.progress" && mine) importProgress(data);
     else if (type === "access") {
       this.workspace.session.value = { ...this.workspace.session.peek(), role: data["role"] as Role };
     } else if (type === "access.ended") this.accessLost.value = true;

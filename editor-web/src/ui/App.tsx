@@ -16,6 +16,7 @@ const Palette = lazy<{ shell: Shell }>(async () => (await import("./Palette")).P
 const QuickOpen = lazy<{ shell: Shell }>(async () => (await import("./Palette")).QuickOpen);
 const Share = lazy<{ shell: Shell }>(async () => (await import("./Share")).Share);
 const Help = lazy<{ shell: Shell }>(async () => (await import("./Help")).Help);
+const GitImport = lazy<{ shell: Shell }>(async () => (await import("./GitImport")).GitImport);
 const Trash = lazy<{ shell: Shell }>(async () => (await import("./Trash")).Trash);
 
 export function App({ shell }: { shell: Shell }) {
@@ -41,6 +42,7 @@ export function App({ shell }: { shell: Shell }) {
       {dialog.value === "share" && <Share shell={shell} />}
       {dialog.value === "help" && <Help shell={shell} />}
       {dialog.value === "trash" && <Trash shell={shell} />}
+      {dialog.value === "git" && <GitImport shell={shell} />}
     </div>
   );
 }

@@ -85,6 +85,7 @@ export function Tree({ shell }: { shell: Shell }) {
             <IconButton icon="newFile" label="New file" onClick={() => (naming.value = { kind: "text", folder: folderOfCurrent })} />
             <IconButton icon="newFolder" label="New folder" onClick={() => (naming.value = { kind: "folder", folder: folderOfCurrent })} />
             <IconButton icon="upload" label="Upload files" onClick={() => picker.current?.click()} />
+            <IconButton icon="branch" label="Import from Git" onClick={() => runCommand(shell, "git")} />
           </>
         )}
         <IconButton icon="trash" label="Trash" onClick={() => runCommand(shell, "trash")} />
@@ -117,7 +118,7 @@ export function Tree({ shell }: { shell: Shell }) {
       )}
       {rows.length === 0 && workspace.treeReady.value && (
         <p class="empty">
-          No files yet. {canEdit && "Create one, or drop files here."}
+          No files yet. {canEdit && "Create one, drop files here, or import them from Git."}
         </p>
       )}
       <ul class="tree" role="tree" aria-label="Files" ref={list}>

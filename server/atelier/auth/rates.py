@@ -17,6 +17,7 @@ from atelier.limits import Limits
 _RATES: dict[str, Callable[[Limits], RateLimitItem]] = {
     "guests": lambda limits: RateLimitItemPerHour(limits.guests_per_hour),
     "log_ins": lambda limits: RateLimitItemPerMinute(limits.log_ins_per_minute),
+    "imports": lambda limits: RateLimitItemPerHour(limits.imports_per_hour),
     "runs": lambda limits: RateLimitItemPerMinute(limits.runs_per_minute),
 }
 

@@ -147,6 +147,33 @@ undos = Table(
     _time("created_at"),
 )
 
+# --- history ------------------------------------------------------------------------------------------------------
+# A named point: of a whole session (its tree and every document), or of one document. Positions are the log's.
+versions = Table(
+    "versions",
+    metadata,
+    _id(),
+    _session(),
+    _user(nullable=True),
+    Column("name", String(80), nullable=False),
+    Column("document_id", String(64)),  # the one that it is of; NULL for the whole session
+    Column("positions", JSON, nullable=False),  # document id -> position
+    _time("created_at"),
+)
+# Who wrote when, grouped: derived from the log, so it may be emptied at any time.
+bursts = Table(
+    "bursts",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    Column("document_id", String(64), primary_key=True),
+    Column("first", BigInteger, primary_key=True, autoincrement=False),  # positions in the log
+    Column("last", BigInteger, nullable=False),
+    _time("started_at"),
+    _time("ended_at"),
+    Column("edits", Integer, nullable=False),
+    Column("authors", JSON, nullable=False),  # user id -> edits, inserted, deleted
+)
+
 # --- runs ---------------------------------------------------------------------------------------------------------
 runs = Table(
     "runs",

@@ -2,19 +2,37 @@
 
 from atelier.files.archive import ZIP_BODY, unpack
 from atelier.files.catalogue import Template, template, templates
+from atelier.files.checkout import LeftOut
+from atelier.files.imports import Fetched, fetch_git
 from atelier.files.routes import router
-from atelier.files.service import FileEntry, first_text, list_files, read_all, seed
+from atelier.files.service import FileEntry, first_text, list_files, media_type_of, read_all, seed
+from atelier.files.store import MAP, Tree, allowed, change_tree, read_tree, tree_of, turn
+from atelier.files.tree import Node
+from atelier.files.undos import keep as keep_undo
 
 __all__ = [
+    "MAP",
     "ZIP_BODY",
+    "Fetched",
     "FileEntry",
+    "LeftOut",
+    "Node",
     "Template",
+    "Tree",
+    "allowed",
+    "change_tree",
+    "fetch_git",
     "first_text",
+    "keep_undo",
     "list_files",
+    "media_type_of",
     "read_all",
+    "read_tree",
     "router",
     "seed",
     "template",
     "templates",
+    "tree_of",
+    "turn",
     "unpack",
 ]

@@ -10,15 +10,18 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
-from atelier.auth import Action, CallerDep
+from atelier.auth import Action, CallerDep, limiter_of
 from atelier.deps import ServicesDep
-from atelier.files import archive, search, service, undos
+from atelier.disconnects import while_connected
+from atelier.files import archive, imports, search, service, undos
 from atelier.files.paths import checked
 from atelier.files.schemas import (
     File,
     FileMatches,
     Files,
+    GitImport,
     Imported,
+    LeftOut,
     Move,
     NewFolder,
     Removed,
@@ -146,6 +149,24 @@ async def import_zip(
     placed = {checked(f"{into.strip('/')}/{path}" if into else path): data for path, data in content.items()}
     await service.seed(services, session_id, caller.user_id, placed)
     return Imported(paths=sorted(placed))
+
+
+@router.post("/imports", operation_id="import_git")
+async def import_git(
+    session_id: str, body: GitImport, request: Request, services: ServicesDep, caller: CallerDep
+) -> Imported:
+    """Put the files of a public Git repository into the session, without its history. Ends when the client leaves."""
+    await allowed(services, caller, session_id, Action.EDIT)
+    await limiter_of(request).hit("imports", caller.user_id, services.limits)
+    into = body.into.strip("/")
+    work = imports.import_git(services, caller, session_id, body.url, body.ref, into)
+    fetched = await while_connected(request, work)
+    return Imported(
+        paths=sorted(fetched.checkout.files),
+        left_out=[LeftOut.model_validate(asdict(item)) for item in fetched.checkout.left_out],
+        ref=fetched.ref.name,
+        commit=fetched.ref.commit.decode(),
+    )
 
 
 @router.get("/search", operation_id="search_files")

@@ -74,5 +74,22 @@ class Undone(BaseModel):
     files: int
 
 
+class GitImport(BaseModel):
+    url: str = Field(max_length=2_000, description="the https address that Git clones from")
+    ref: str = Field(default="", max_length=250, description="a branch or a tag; empty: the default branch")
+    into: str = Field(default="", max_length=1024, description="the folder to put it into; empty: the top")
+
+
+class LeftOut(BaseModel):
+    path: str
+    code: str = Field(
+        description="symlink, submodule, lfs, too_large, too_deep, git_folder, path_encoding, twin, or a path_… code"
+    )
+    reason: str
+
+
 class Imported(BaseModel):
     paths: list[str]
+    left_out: list[LeftOut] = Field(default=[], description="what no file was made of")
+    ref: str | None = Field(default=None, description="the branch or tag that was imported")
+    commit: str | None = None

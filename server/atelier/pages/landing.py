@@ -11,6 +11,7 @@ from atelier import __version__, files, sessions
 from atelier.auth import CallerDep, OptionalCallerDep, create_guest, limiter_of, set_login_cookie
 from atelier.auth.service import me
 from atelier.deps import ServicesDep
+from atelier.pages import imports
 from atelier.pages.forms import FormDep
 from atelier.pages.names import friendly_name
 from atelier.pages.render import page
@@ -73,23 +74,11 @@ async def session_page(
 
 
 @router.get("/sessions")
-async def sessions_page(
+async def list_sessions(
     request: Request, services: ServicesDep, caller: CallerDep, show: str = "", cursor: str | None = None
 ) -> Response:
     """List the caller's sessions."""
-    items, following = await sessions.list_sessions(
-        services, caller, archived=show == "archived", deleted=show == "deleted", cursor=cursor
-    )
-    return page(
-        request,
-        "sessions.html",
-        caller=caller,
-        items=items,
-        following=following,
-        show=show,
-        templates=files.templates(),
-        error=None,
-    )
+    return await imports.sessions_page(request, services, caller, show=show, cursor=cursor)
 
 
 @router.post("/sessions")

@@ -5,7 +5,7 @@ from atelier.sessions.routes import router
 from atelier.sessions.schemas import LinkPreview, Session
 from atelier.sessions.service import (
     change_session,
-    create_from_zip,
+    create_from_files,
     create_session,
     delete_session,
     duplicate_session,
@@ -18,7 +18,7 @@ __all__ = [
     "LinkPreview",
     "Session",
     "change_session",
-    "create_from_zip",
+    "create_from_files",
     "create_session",
     "delete_session",
     "duplicate_session",

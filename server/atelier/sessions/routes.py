@@ -48,7 +48,7 @@ async def import_session(
 ) -> Session:
     """Make a session from a zip."""
     content = await files.unpack(request.stream(), services.limits)
-    return await service.create_from_zip(services, caller, name, content)
+    return await service.create_from_files(services, caller, name, content)
 
 
 @router.get("/sessions", operation_id="list_sessions")

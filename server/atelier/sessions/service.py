@@ -44,7 +44,7 @@ async def create_session(services: Services, caller: Caller, name: str, template
     return await _create(services, caller, name, content.files, content.entry)
 
 
-async def create_from_zip(
+async def create_from_files(
     services: Services, caller: Caller, name: str, content: dict[str, bytes]
 ) -> Session:
     """Make a session from files that have been unpacked and checked."""

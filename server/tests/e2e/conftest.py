@@ -40,7 +40,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Server:
     """`atelier serve` on one port and folder, which a test may kill and start again."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **environment: str) -> None:
+        self._environment = environment
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -60,6 +61,7 @@ class Server:
                     **os.environ,
                     "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000",
                     "ATELIER_LIMIT_LOG_INS_PER_MINUTE": "1000",
+                    **self._environment,
                 },
             )
         assert self._process.stdout is not None
