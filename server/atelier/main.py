@@ -1,4 +1,4 @@
-"""The entry: `atelier serve`, `atelier doctor`, `atelier openapi`."""
+"""The entry: `atelier serve`, `atelier doctor`, `atelier documents`, `atelier openapi`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
-from atelier import __version__
+from atelier import __version__, keeping
 from atelier.app import create_app
 from atelier.doctor import examine
 from atelier.hub import LineProtocol
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor_parser.add_argument("--json", action="store_true", help="print it as JSON")
     for sub in (serve_parser, doctor_parser):
         sub.add_argument("--data", type=Path, help="folder of databases and files (default .data)")
+    keeping.add_commands(commands.add_parser("documents", help="look after what the document log keeps"))
     commands.add_parser("openapi", help="print the API's description")
     options = parser.parse_args(arguments)
     flags: dict[str, Any] = {name: getattr(options, name, None) for name in ("host", "port", "data")}
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return serve(settings)
         case "doctor":
             return asyncio.run(examine(settings, as_json=options.json))
+        case "documents":
+            return keeping.run(settings, options)
         case _:
             print(json.dumps(create_app(settings).openapi(), indent=1, sort_keys=True))
             return 0
@@ -69,9 +73,11 @@ def serve(settings: Settings) -> int:
     port = listener.getsockname()[1]
     if settings.public_url.endswith(":0"):
         settings = dataclasses.replace(settings, port=port, public_url=f"{settings.public_url[:-2]}:{port}")
+    app = create_app(settings)
     server = Server(
+        app,
         uvicorn.Config(
-            create_app(settings),
+            app,
             loop="uvloop",
             http="httptools",
             ws=LineProtocol,
@@ -99,9 +105,19 @@ def serve(settings: Settings) -> int:
 class Server(uvicorn.Server):
     """uvicorn, which says its address when it is ready to answer."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def __init__(self, app: FastAPI, config: uvicorn.Config, address: str) -> None:
         super().__init__(config)
+        self._app = app
         self._address = address
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take nobody new, let document sockets go one after the other, then end as uvicorn does."""
+        for server in self.servers:
+            server.close()
+        rooms = getattr(self._app.state, "rooms", None)
+        if rooms is not None and not self.force_exit:
+            await rooms.drain()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -40,6 +40,7 @@ export const commands: readonly Command[] = [
   },
   { id: "delete", title: "Delete the file", when: (shell) => canEdit(shell) && hasFile(shell), run: (shell) => shell.remove(shell.active.peek()?.path ?? "") },
   { id: "trash", title: "Trash", run: (shell) => (shell.dialog.value = "trash") },
+  { id: "history", title: "History and versions", keys: "Mod+Alt+H", run: (shell) => (shell.dialog.value = "history") },
   { id: "close", title: "Close the tab", when: hasFile, run: (shell) => shell.layout.close(shell.layout.focused.peek(), shell.active.peek()?.id ?? "") },
   { id: "split", title: "Split the editor, or join it again", when: hasFile, run: (shell) => shell.layout.split() },
   { id: "zip", title: "Download everything as a zip", run: (shell) => location.assign(`/api/v1/sessions/${shell.session}/export.zip`) },
@@ -64,6 +65,7 @@ const KEYS: readonly [string, (event: KeyboardEvent, mod: boolean) => boolean][]
   ["side", (event, mod) => mod && !event.shiftKey && !event.altKey && event.code === "KeyB"],
   ["output", (event) => event.ctrlKey && event.code === "Backquote"],
   ["follow", (event, mod) => mod && event.altKey && event.code === "KeyF"],
+  ["history", (event, mod) => mod && event.altKey && event.code === "KeyH"],
   ["rename", (event) => event.key === "F2"],
 ];
 

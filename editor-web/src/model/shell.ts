@@ -11,7 +11,7 @@ import { complain, notify } from "./toasts";
 import type { Boot, EditorHandle, FileNode, Role, Workspace } from "./types";
 import { openWorkspace } from "./workspace";
 
-export type Dialog = "palette" | "files" | "share" | "help" | "trash" | "git" | null;
+export type Dialog = "palette" | "files" | "share" | "help" | "trash" | "git" | "history" | null;
 
 export class Shell {
   readonly workspace: Workspace;

@@ -17,6 +17,7 @@ const QuickOpen = lazy<{ shell: Shell }>(async () => (await import("./Palette"))
 const Share = lazy<{ shell: Shell }>(async () => (await import("./Share")).Share);
 const Help = lazy<{ shell: Shell }>(async () => (await import("./Help")).Help);
 const GitImport = lazy<{ shell: Shell }>(async () => (await import("./GitImport")).GitImport);
+const History = lazy<{ shell: Shell }>(async () => (await import("./History")).History);
 const Trash = lazy<{ shell: Shell }>(async () => (await import("./Trash")).Trash);
 
 export function App({ shell }: { shell: Shell }) {
@@ -36,12 +37,13 @@ export function App({ shell }: { shell: Shell }) {
       <KeyRow shell={shell} />
       <BottomBar shell={shell} />
       <StatusLine shell={shell} />
-      <Toasts />
+      {dialog.value === null && <Toasts />}
       {dialog.value === "palette" && <Palette shell={shell} />}
       {dialog.value === "files" && <QuickOpen shell={shell} />}
       {dialog.value === "share" && <Share shell={shell} />}
       {dialog.value === "help" && <Help shell={shell} />}
       {dialog.value === "trash" && <Trash shell={shell} />}
+      {dialog.value === "history" && <History shell={shell} />}
       {dialog.value === "git" && <GitImport shell={shell} />}
     </div>
   );

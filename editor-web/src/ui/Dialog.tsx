@@ -4,15 +4,17 @@ import { useEffect, useRef } from "preact/hooks";
 
 import type { Shell } from "../model/shell";
 import { IconButton } from "./icons";
+import { Toasts } from "./Toasts";
 
 interface DialogProps {
   shell: Shell;
   title: string;
   bare?: boolean; // without the title's row
+  class?: string;
   children: ComponentChildren;
 }
 
-export function Dialog({ shell, title, bare = false, children }: DialogProps) {
+export function Dialog({ shell, title, bare = false, class: name = "", children }: DialogProps) {
   const element = useRef<HTMLDialogElement>(null);
   useEffect(() => {
     const before = document.activeElement as HTMLElement | null;
@@ -25,7 +27,7 @@ export function Dialog({ shell, title, bare = false, children }: DialogProps) {
   return (
     <dialog
       ref={element}
-      class={bare ? "dialog dialog-bare" : "dialog"}
+      class={`dialog ${bare ? "dialog-bare" : ""} ${name}`}
       aria-label={title}
       onClose={close}
       onMouseDown={(event) => event.target === element.current && close()}
@@ -37,6 +39,8 @@ export function Dialog({ shell, title, bare = false, children }: DialogProps) {
         </div>
       )}
       {children}
+      {/* A modal dialog makes everything outside it inert: messages, and their Undo, have to be inside. */}
+      <Toasts />
     </dialog>
   );
 }

@@ -1,7 +1,7 @@
 // One or two panes, each with its tabs and what the active one shows.
 import { useEffect, useRef } from "preact/hooks";
 
-import { shownKeys } from "../model/commands";
+import { runCommand, shownKeys } from "../model/commands";
 import type { Pane } from "../model/layout";
 import type { Shell } from "../model/shell";
 import type { FileNode } from "../model/types";
@@ -89,6 +89,7 @@ function Tabs({ shell, pane, index }: { shell: Shell; pane: Pane; index: number 
           );
         })}
       </div>
+      <IconButton icon="clock" label="History" onClick={() => runCommand(shell, "history")} />
       <IconButton icon="split" label={layout.panes.value.length > 1 ? "Join the editors" : "Split the editor"} class="desktop-only" onClick={() => layout.split()} />
     </div>
   );

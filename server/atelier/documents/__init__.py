@@ -18,6 +18,7 @@ from atelier.documents.crdt import (
 )
 from atelier.documents.edits import Change, Patch, Span, read_map, spans_between
 from atelier.documents.lib0 import sized, uint
+from atelier.documents.recover import examine, rebuilt
 from atelier.documents.service import (
     apply_update,
     change_map,
@@ -49,6 +50,7 @@ __all__ = [
     "compact_if_long",
     "difference",
     "end_workers",
+    "examine",
     "fold",
     "is_long",
     "is_valid",
@@ -57,6 +59,7 @@ __all__ = [
     "poison",
     "ranges",
     "read_map",
+    "rebuilt",
     "set_text",
     "size_of",
     "sized",

@@ -12,6 +12,7 @@ import asyncio
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -20,7 +21,7 @@ from atelier.documents.crdt import EMPTY_UPDATE, fold, merged, squashed, state_o
 from atelier.documents.shape import ranges
 from atelier.documents.split import PART_BYTES, split
 from atelier.documents.state import State
-from atelier.errors import TooLarge
+from atelier.errors import TooLarge, Unavailable
 from atelier.log import Log, Snapshot, Stored
 
 P = ParamSpec("P")
@@ -34,12 +35,27 @@ _workers: list[ProcessPoolExecutor] = []
 
 
 async def apart(size: int, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a pure function of `size` bytes of input off the event loop: in a thread, or in a process when it is large."""
+    """Run a pure function of `size` bytes of input off the event loop: in a thread, or in a process when it is large.
+
+    Raises:
+        Unavailable: `worker_lost`.
+    """
     if size < _HEAVY:
         return await asyncio.to_thread(call, *args, **kwargs)
     if not _workers:
         _workers.append(ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=50))
-    return await asyncio.wrap_future(_workers[0].submit(call, *args, **kwargs))
+    worker = _workers[0]
+    try:
+        return await asyncio.wrap_future(worker.submit(call, *args, **kwargs))
+    except BrokenProcessPool as error:
+        # It was killed, or this input killed it; the next call gets a new one.
+        if worker in _workers:
+            _workers.remove(worker)
+        raise Unavailable(
+            "worker_lost",
+            "The process that worked on this document has ended before it was done.",
+            next_step="Try again; if it happens again, ask whoever runs this server to look at the document.",
+        ) from error
 
 
 def end_workers() -> None:

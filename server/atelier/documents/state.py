@@ -47,7 +47,11 @@ def encode(clocks: dict[int, int]) -> bytes:
 
 
 def decode(vector: bytes) -> dict[int, int]:
-    """Decode a state vector that has been checked."""
+    """Decode a state vector.
+
+    Raises:
+        ValueError: it is none.
+    """
     numbers: list[int] = []
     value = shift = 0
     for byte in vector:
@@ -56,4 +60,6 @@ def decode(vector: bytes) -> dict[int, int]:
         if byte < 0x80:
             numbers.append(value)
             value = shift = 0
+    if shift or not numbers or len(numbers) != 1 + 2 * numbers[0]:
+        raise ValueError("these bytes are no state vector")
     return dict(zip(numbers[1::2], numbers[2::2], strict=True))

@@ -185,6 +185,11 @@ class Client:
             self._line.close(code, _short(reason))
 
     @property
+    def waiting(self) -> int:
+        """Bytes that the peer has not taken yet."""
+        return self._line.waiting()
+
+    @property
     def closing(self) -> bool:
         """Whether the connection is about to be closed; what it still says does not count."""
         return self._closing

@@ -180,7 +180,9 @@ class LineProtocol(WebSocketsSansIOProtocol):
                 if self.conn.parser_exc is not None or self.transport.is_closing():
                     return
             at = end
-        if at < size:
+        if size - at >= 2 and data[at + 1] < 0x80:
+            self._unusual(data[at:])  # not masked: there may be no more to wait for
+        elif at < size:
             self._parts = [data[at:]]
             self._lacking = lacking
 

@@ -14,6 +14,8 @@ ACKNOWLEDGED = Histogram(
     "From an edit's arrival to its durable acknowledgement",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0),
 )
+QUARANTINED = Gauge("atelier_hub_quarantined", "Documents that cannot be served just now")
+SHED = Counter("atelier_hub_shed_total", "Connections turned away because the event loop was late")
 COMPACTIONS = Counter("atelier_hub_compactions_total", "Snapshots made")
 LOOP_DELAY = Gauge(
     "atelier_hub_loop_delay_seconds", "How late the event loop was, at worst in the last two seconds"

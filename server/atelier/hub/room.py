@@ -5,6 +5,9 @@ which writes everything of one turn of the event loop at once and then calls `_r
 or from anywhere). That sends identical bytes to every live seat but the author's. Once the edit survives a power cut,
 the log calls `_settled`, and only then is it acknowledged. The room keeps no CRDT document. What a newcomer needs is
 read from the log once, kept as bytes on a shelf while people come, and sent as fast as the newcomer takes it.
+
+A document that cannot be worked on (what is kept of it is damaged, or an update brings the library down) is put in
+quarantine alone: its seats are told, nobody sits down for a while, every other document goes on.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ _SHELF_SECONDS = 30.0
 _STORED = protocol.sync_status(stored=True)
 _STRIDE = 64 * 1024
 _LARGE = 64 * 1024  # bytes; checking more than that keeps others waiting
+_QUARANTINE_SECONDS = 60.0
 
 
 class Room:
@@ -72,12 +76,19 @@ class Room:
         self._since_compaction = 0
         self._compact_after = 0.0
         self._too_large = False
+        self._released = 0.0  # the end of a quarantine
         self._unfollow: Callable[[], None] = services.log.follow(key, self._relay)
 
     # --- coming and going ---------------------------------------------------------------------------------------
 
     def join(self, client: Client, name: str, prefix: bytes) -> Seat:
-        """Give the client a seat; it hears of edits once it has asked for the document's state."""
+        """Give the client a seat; it hears of edits once it has asked for the document's state.
+
+        Raises:
+            Unavailable: `document_quarantined`.
+        """
+        if self.quarantined:
+            raise _quarantined()
         seat = Seat(client, self, prefix)
         client.seats[name] = seat
         self.seats.add(seat)
@@ -101,6 +112,11 @@ class Room:
     def working(self) -> bool:
         """Whether something waits to be written, acknowledged or finished."""
         return bool(self._authors or self._working)
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether the document could not be worked on a moment ago."""
+        return time.monotonic() < self._released
 
     async def settle(self) -> None:
         """Wait until everything that was handed to the log survives a power cut, or was refused."""
@@ -345,8 +361,29 @@ class Room:
                 seat.client.fail(error)
             else:
                 logger.warning("not done", document=self.key, code=error.code, detail=error.detail)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of the library below is no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            self._quarantine()
         finally:
             self._working -= 1
+
+    def _quarantine(self) -> None:
+        logger.exception("a document cannot be worked on", document=self.key)
+        self._released = time.monotonic() + _QUARANTINE_SECONDS
+        self._shelf = None
+        error = _quarantined()
+        metrics.REFUSED.labels(error.code).inc()
+        for seat in list(self.seats):
+            if seat.hocuspocus:
+                # The connection carries other documents, which are well.
+                seat.push(protocol.denied(f"{error.code}: {error.detail}", hocuspocus=True))
+                self.leave(seat)
+                seat.client.seats = {k: v for k, v in seat.client.seats.items() if v is not seat}
+            else:
+                seat.client.fail(error)
 
     async def _compact(self) -> None:
         try:
@@ -374,6 +411,14 @@ class Room:
             for seat in self.seats:
                 if not seat.prefix and not seat.client.full:
                     seat.client.push(frame)
+
+
+def _quarantined() -> Unavailable:
+    return Unavailable(
+        "document_quarantined",
+        "This document cannot be opened: what is kept of it is damaged.",
+        next_step="Whoever runs this server can look at it: atelier documents inspect, then recover.",
+    )
 
 
 def _folded(updates: list[bytes]) -> list[bytes]:

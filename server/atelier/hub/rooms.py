@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from atelier.auth import Action, Caller, Role, access_topic, allows, require, role_in
 from atelier.documents import sized
-from atelier.errors import Invalid, NotFound, TooMany
+from atelier.errors import Invalid, TooMany, Unavailable
 from atelier.hub import metrics, protocol
 from atelier.hub.client import GOING_AWAY, Client, Outbox, Seat
 from atelier.hub.line import Line
+from atelier.hub.pulse import Pulse
 from atelier.hub.room import Room
 from atelier.ids import DOCUMENT_ID, document_key
 from atelier.services import Services
 from atelier.tasks import TaskGroup
 
+logger = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 2.0
 _KEEP_ALIVE_SWEEPS = 5  # each 10 s
-_DRAIN_SECONDS = 8.0
+_SETTLE_SECONDS = 3.0
+_DRAIN_SECONDS = 6.0
+_DRAIN_RATE = 500  # connections a second
 ENDED = 4403
 
 
@@ -33,12 +40,29 @@ class Rooms:
         self._rooms: dict[str, Room] = {}
         self._clients: dict[str, set[Client]] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._roles: dict[str, dict[str, Role]] = {}
+        self._entering: Counter[str] = Counter()
         self._tasks = TaskGroup("hub")
         self._outbox = Outbox()
+        self._pulse = Pulse()
+        self.draining = False
 
     async def __aenter__(self) -> Self:
         self._tasks.start(self._sweep(), name="sweep")
+        self._tasks.start(self._pulse.beat(), name="pulse")
         return self
+
+    async def drain(self) -> None:
+        """Close every connection, spread over at most six seconds, so that not all come back at once."""
+        self.draining = True
+        clients = [client for clients in self._clients.values() for client in clients]
+        seconds = min(_DRAIN_SECONDS, len(clients) / _DRAIN_RATE)
+        began = time.monotonic()
+        for number, client in enumerate(clients):
+            late = began + seconds * number / len(clients) - time.monotonic()
+            if late > 0.01:
+                await asyncio.sleep(late)
+            client.close(GOING_AWAY, "the server is restarting")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -46,9 +70,13 @@ class Rooms:
         for client in [client for clients in self._clients.values() for client in clients]:
             client.close(GOING_AWAY, "the server is restarting")
         # What was handed to the log is acknowledged before the line closes, or comes again with its client.
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            for room in list(self._rooms.values()):
-                await room.settle()
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                for room in list(self._rooms.values()):
+                    await room.settle()
+        except (TimeoutError, Unavailable) as failure:
+            # Nothing of it was acknowledged: it comes again with its client.
+            logger.warning("not everything was settled before the end", error=str(failure))
         for room in list(self._rooms.values()):
             room.close()
         await self._tasks.cancel()
@@ -58,19 +86,40 @@ class Rooms:
 
         Raises:
             NotFound: `session_not_found`.
+            Unavailable: `server_busy`.
         """
-        # Listening comes before reading the role, so that no change falls between the two.
-        await self._watch(session_id)
+        if self.draining or self._pulse.late():
+            metrics.SHED.inc()
+            raise Unavailable(
+                "server_busy",
+                "This server is restarting." if self.draining else "This server has as much to do as it can.",
+                next_step="Connect again in a few seconds; your edits are kept.",
+            )
+        self._entering[session_id] += 1
         try:
-            async with self._services.db.begin() as db:
-                role = await require(db, session_id, caller.user_id, Action.READ)
-        except NotFound:
+            # Listening comes before reading the role, so that no change falls between the two.
+            await self._watch(session_id)
+            role = await self._role(session_id, caller.user_id)
+        except BaseException:
+            self._entering[session_id] -= 1
             self._forget(session_id)
             raise
+        self._entering[session_id] -= 1
         client = Client(line, caller, role, self._services.limits, self._outbox)
         self._clients.setdefault(session_id, set()).add(client)
         client.leave = lambda: self.leave(client, session_id)
         return client
+
+    async def _role(self, session_id: str, user_id: str) -> Role:
+        """Return the person's role, kept from an earlier connection as long as nobody says that it changed."""
+        roles = self._roles[session_id]
+        role = roles.get(user_id)
+        if role is None:
+            async with self._services.db.begin() as db:
+                role = await require(db, session_id, user_id, Action.READ)
+            if self._roles.get(session_id) is roles:  # no change was told meanwhile
+                roles[user_id] = role
+        return role
 
     def sit(self, client: Client, session_id: str, name: str, *, hocuspocus: bool) -> Seat:
         """Give a client a seat in a document's room.
@@ -78,6 +127,7 @@ class Rooms:
         Raises:
             Invalid: `document_id_invalid`.
             TooMany: `too_many_documents`.
+            Unavailable: `document_quarantined`.
         """
         document_id = name.partition("\0")[0]
         if not DOCUMENT_ID.fullmatch(document_id):
@@ -115,8 +165,9 @@ class Rooms:
         self._forget(session_id)
 
     def _end_if_idle(self, room: Room) -> None:
-        # Still the registered one? It may have ended and come again.
-        if not room.seats and not room.working and self._rooms.get(room.key) is room:
+        # Still the registered one? It may have ended and come again. One in quarantine stays to say so.
+        idle = not (room.seats or room.working or room.quarantined)
+        if idle and self._rooms.get(room.key) is room:
             del self._rooms[room.key]
             room.close()
             metrics.ROOMS.set(len(self._rooms))
@@ -125,6 +176,7 @@ class Rooms:
 
     async def _watch(self, session_id: str) -> None:
         self._clients.setdefault(session_id, set())
+        self._roles.setdefault(session_id, {})
         if session_id not in self._watchers:
             ready = asyncio.Event()
             self._watchers[session_id] = self._tasks.start(
@@ -133,8 +185,10 @@ class Rooms:
             await ready.wait()
 
     def _forget(self, session_id: str) -> None:
-        if not self._clients.get(session_id):
+        if not self._clients.get(session_id) and not self._entering[session_id]:
+            del self._entering[session_id]
             self._clients.pop(session_id, None)
+            self._roles.pop(session_id, None)
             watcher = self._watchers.pop(session_id, None)
             if watcher is not None:
                 watcher.cancel()
@@ -144,6 +198,7 @@ class Rooms:
             ready.set()
             async for signal in signals:
                 # None: signals were lost, so everybody is looked at again.
+                self._roles[session_id] = {}
                 await self._check_again(session_id, (signal or b"").decode())
 
     async def _check_again(self, session_id: str, user_id: str) -> None:
@@ -178,3 +233,8 @@ class Rooms:
                 for client in list(clients):
                     client.sweep(now, now - before)
             before = now
+            metrics.QUARANTINED.set(sum(room.quarantined for room in self._rooms.values()))
+            metrics.WAITING.set(
+                sum(c.waiting for clients in self._clients.values() for c in clients if c.full)
+            )
+            metrics.LOOP_DELAY.set(self._pulse.worst())

@@ -11,7 +11,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from atelier.auth import Action, allows, socket_caller
 from atelier.deps import ServicesDep
-from atelier.errors import AtelierError, BadRequest, TooLarge, Unauthenticated
+from atelier.documents import sized
+from atelier.errors import AtelierError, BadRequest, TooLarge, Unauthenticated, Unavailable
 from atelier.hub import metrics, protocol
 from atelier.hub.client import Client
 from atelier.hub.line import EXTENSION, AsgiLine, LineProtocol, framed
@@ -104,7 +105,13 @@ async def open_sync(
             if seat is not None:
                 rooms.rise(client, name)
             return
-        seat = seat or rooms.sit(client, session_id, name, hocuspocus=True)
+        if seat is None:
+            try:
+                seat = rooms.sit(client, session_id, name, hocuspocus=True)
+            except Unavailable as error:  # this document alone
+                why = protocol.denied(f"{error.code}: {error.detail}", hocuspocus=True)
+                client.push(framed(sized(name.encode()) + why))
+                return
         if isinstance(message, protocol.Token):
             seat.push(protocol.authenticated(can_write=allows(client.role, Action.EDIT)))
         else:

@@ -9,11 +9,25 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy.engine import make_url
 
-from atelier.log.base import NOTHING, Edit, Entry, Kept, Listener, Log, Segment, Snapshot, Stored
+from atelier.log.base import NOTHING, Edit, Entry, Kept, Listener, Log, Reader, Segment, Snapshot, Stored
 from atelier.log.postgres import PostgresLog
+from atelier.log.reader import SqliteReader
 from atelier.log.sqlite import SqliteLog
 
-__all__ = ["NOTHING", "Edit", "Entry", "Kept", "Listener", "Log", "Segment", "Snapshot", "Stored", "open_log"]
+__all__ = [
+    "NOTHING",
+    "Edit",
+    "Entry",
+    "Kept",
+    "Listener",
+    "Log",
+    "Reader",
+    "Segment",
+    "Snapshot",
+    "Stored",
+    "open_log",
+    "open_reader",
+]
 
 
 @asynccontextmanager
@@ -42,3 +56,23 @@ async def open_log(url: str) -> AsyncIterator[Log]:
                 await log.close()
     else:
         raise ValueError(f"a log is sqlite:// or postgresql://, not {parsed.drivername}://")
+
+
+@asynccontextmanager
+async def open_reader(url: str) -> AsyncIterator[Reader]:
+    """Open `url` for looking only, also while a server has it open.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    parsed = make_url(url)
+    if parsed.drivername != "sqlite":
+        async with open_log(url) as log:
+            yield log
+        return
+    path = Path(parsed.database or "")
+    reader = SqliteReader(path)
+    try:
+        yield reader
+    finally:
+        reader.close()

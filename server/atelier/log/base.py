@@ -87,7 +87,27 @@ class Kept:
     position: int
 
 
-class Log(Protocol):
+class Reader(Protocol):
+    """What can be asked of a log without writing to it."""
+
+    async def read(self, document: str) -> Stored:
+        """Return the newest snapshot and what came after it."""
+        ...
+
+    async def history(self, document: str, after: int = 0, limit: int = 5_000) -> tuple[Entry, ...]:
+        """Return every edit after a position, oldest first, also those that a snapshot covers."""
+        ...
+
+    async def read_at(self, document: str, position: int) -> Stored:
+        """Return the document as it was at a position: the nearest snapshot that was kept, and the edits up to it."""
+        ...
+
+    async def survey(self, prefix: str = "") -> list[Kept]:
+        """List the documents whose name begins with `prefix`."""
+        ...
+
+
+class Log(Reader, Protocol):
     """Errors: `Unavailable("log_unavailable")` when the storage is full, locked or gone; then nothing was appended."""
 
     def submit(self, document: str, edit: Edit, settled: Settled) -> None:
@@ -100,18 +120,6 @@ class Log(Protocol):
 
     async def sync(self, document: str, position: int) -> None:
         """Return once everything up to `position` survives a power cut."""
-        ...
-
-    async def read(self, document: str) -> Stored:
-        """Return the newest snapshot and what came after it."""
-        ...
-
-    async def history(self, document: str, after: int = 0, limit: int = 5_000) -> tuple[Entry, ...]:
-        """Return every edit after a position, oldest first, also those that a snapshot covers."""
-        ...
-
-    async def read_at(self, document: str, position: int) -> Stored:
-        """Return the document as it was at a position: the nearest snapshot that was kept, and the edits up to it."""
         ...
 
     def follow(self, document: str, listener: Listener) -> Callable[[], None]:
@@ -127,8 +135,4 @@ class Log(Protocol):
 
     async def forget(self, document: str) -> None:
         """Remove everything of a document, for good."""
-        ...
-
-    async def survey(self, prefix: str = "") -> list[Kept]:
-        """List the documents whose name begins with `prefix`."""
         ...

@@ -187,6 +187,7 @@ async def test_a_message_that_cannot_be_handled_ends_one_connection(fast: tuple[
     ("bad", "code"),
     [
         (b"\x82\x05hello", 1002),  # no mask
+        (b"\x82\x01x", 1002),  # no mask, and shorter than one
         (b"\x83\x80\0\0\0\0", 1002),  # a reserved opcode
         (b"\xc2\x80\0\0\0\0", 1002),  # a reserved bit
         (b"\x80\x80\0\0\0\0", 1002),  # a continuation of nothing
