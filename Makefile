@@ -1,7 +1,7 @@
 # `make run` opens the product, `make test` checks it; both set up what is missing first.
 SHELL := /bin/bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-.PHONY: run test build lint types bench soak clean
+.PHONY: run test build lint types bench bench-hub soak clean
 .DEFAULT_GOAL := run
 
 run: .venv/.ready build
@@ -24,6 +24,11 @@ types: .venv/.ready-test editor-web/node_modules/.ready
 bench: .venv/.ready-test build
 	@deploy/setup.sh system-test
 	@.venv/bin/python -m bench
+
+# The hub beside its peers, which are installed for it; half an hour.
+bench-hub: .venv/.ready-test
+	@for shape in fan steady typing many; do echo "== $$shape"; .venv/bin/python -m bench.hub.rooms $$shape; done; \
+	  echo "== joins"; .venv/bin/python -m bench.hub.joins; echo "== durability"; .venv/bin/python -m bench.hub.durability
 
 # Long randomized runs; bounded by MINUTES.
 soak: .venv/.ready-test build

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("first_load", "start", "run_start", "two_people")
+NAMES = ("first_load", "start", "run_start", "two_people", "history")
 
 
 def main() -> int:

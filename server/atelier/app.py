@@ -22,7 +22,6 @@ ROUTERS = (
     sessions.router,
     files.router,
     history.router,
-    hub.router,
     runs.router,
     events.router,
     admin.router,
@@ -51,6 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
+    app.router.routes.extend(hub.routes)  # first: nothing is asked for as often when everybody comes back
     for router in ROUTERS:
         app.include_router(router)
     add_handlers(app, pages.problem_page)

@@ -2,6 +2,6 @@
 
 from atelier.hub.line import LineProtocol
 from atelier.hub.rooms import Rooms
-from atelier.hub.routes import router
+from atelier.hub.routes import routes
 
-__all__ = ["LineProtocol", "Rooms", "router"]
+__all__ = ["LineProtocol", "Rooms", "routes"]

@@ -165,6 +165,13 @@ class Client:
             self._outbox.add(self)
         self.out.append(frame)
 
+    def send(self, frames: bytes) -> None:
+        """Send frames at once, as the only ones of this turn, unless some wait already."""
+        if self.out:
+            self.out.append(frames)
+        elif not self._closing:
+            self._line.write([frames])
+
     def flush(self) -> None:
         """Write what has been collected."""
         out = self.out

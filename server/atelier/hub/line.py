@@ -14,6 +14,7 @@ server, `AsgiLine` does the same through ASGI.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import deque
 from typing import Any, Protocol, cast
 
@@ -32,6 +33,7 @@ EXTENSION = "atelier.line"
 HIGH_WATER = 512 * 1024  # bytes that may wait in the transport before the receiver is told to pause
 _BINARY = 0x82  # whole and binary
 _CLOSE_SECONDS = 5.0
+_DIRECT_SECONDS = 0.05
 PING = b"\x89\x00"
 
 
@@ -102,6 +104,8 @@ class LineProtocol(WebSocketsSansIOProtocol):
     _rest = b""
     _parts: list[bytes] | None = None
     _lacking = 0
+    _direct = False  # whether the socket is written to past the transport, in which nothing waits then
+    _handle = -1
     _inside = False  # a message in fragments is being read
 
     def handle_connect(self, event: Any) -> None:
@@ -117,6 +121,8 @@ class LineProtocol(WebSocketsSansIOProtocol):
             "Any", _Held()
         )  # uvicorn closes when the endpoint ends, unless it waits for a close
         self._receiver = receiver
+        self._handle = self.transport.get_extra_info("socket").fileno()
+        self.loop.call_later(_DIRECT_SECONDS, self._be_direct)
         self.transport.set_write_buffer_limits(high=HIGH_WATER, low=HIGH_WATER // 4)
         while not self.queue.empty():
             event = self.queue.get_nowait()
@@ -125,6 +131,10 @@ class LineProtocol(WebSocketsSansIOProtocol):
             elif event["type"] == "websocket.disconnect":
                 self._end()
                 return
+        # What only the handshake and ASGI needed is most of what a connection takes.
+        self.queue = self.writable = cast("Any", _NOWHERE)
+        self.scope = cast("Any", {})
+        self.response = cast("Any", None)
         if self.disconnected:
             self._end()
         elif self.read_paused:
@@ -241,8 +251,28 @@ class LineProtocol(WebSocketsSansIOProtocol):
 
     def write(self, frames: list[bytes]) -> None:
         """Send frames in one write."""
-        if not self.close_sent and not self.transport.is_closing():
-            self.transport.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        if self.close_sent or self.transport.is_closing():
+            return
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if self._direct and not self.transport.get_write_buffer_size():
+            try:
+                sent = os.write(self._handle, data)
+            except OSError:  # full, or gone: the transport finds out which
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._direct = False
+            self.loop.call_later(_DIRECT_SECONDS, self._be_direct)
+        self.transport.write(data)
+
+    def _be_direct(self) -> None:
+        """Write to the socket itself from here on, as soon as nothing waits in the transport."""
+        if self.transport.is_closing() or self.close_sent:
+            return
+        self._direct = self.transport.get_write_buffer_size() == 0
+        if not self._direct:
+            self.loop.call_later(_DIRECT_SECONDS, self._be_direct)
 
     def waiting(self) -> int:
         """Return how many bytes wait in the transport."""
@@ -252,6 +282,7 @@ class LineProtocol(WebSocketsSansIOProtocol):
         """Send a close frame; the peer has five seconds to answer it."""
         if self.close_sent or self.transport.is_closing():
             return
+        self._direct = False
         try:
             self.conn.send_close(code, reason)
         except InvalidState:
@@ -281,6 +312,19 @@ class _Held:
 
     def cancel(self) -> None:
         """Nothing to stop."""
+
+
+class _Nowhere:
+    """Stands where uvicorn tells the endpoint something, once there is none."""
+
+    def put_nowait(self, event: object) -> None: ...
+
+    def set(self) -> None: ...
+
+    def clear(self) -> None: ...
+
+
+_NOWHERE = _Nowhere()
 
 
 class AsgiLine:

@@ -235,17 +235,17 @@ class Room:
             self._shelf.add(entries)
         plain = [framed(body) for body in bodies]
         whole = b"".join(plain)
-        for seat in self._live:
+        for seat in tuple(self._live):  # a write may find a line full, and its seat falls behind then
             seat.sent = last
             own_numbers = authors.get(seat)
             if not seat.prefix and own_numbers is None:
-                seat.client.push(whole)
+                seat.client.send(whole)
                 continue
             frames = [framed(seat.prefix + body) for body in bodies] if seat.prefix else plain
             if own_numbers is not None:
                 frames = [frame for number, frame in enumerate(frames) if number not in own_numbers]
             if frames:
-                seat.client.push(b"".join(frames))
+                seat.client.send(b"".join(frames))
         metrics.appended(len(entries))
         metrics.delivered(len(entries) * len(self._live))
         self._trim()

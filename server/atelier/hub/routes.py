@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, cast
 
-from fastapi import APIRouter, Depends, WebSocket
-from starlette.requests import HTTPConnection
-from starlette.websockets import WebSocketDisconnect
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from atelier.auth import Action, allows, socket_caller
-from atelier.deps import ServicesDep
 from atelier.documents import sized
 from atelier.errors import AtelierError, BadRequest, TooLarge, Unauthenticated, Unavailable
 from atelier.hub import metrics, protocol
 from atelier.hub.client import Client
 from atelier.hub.line import EXTENSION, AsgiLine, LineProtocol, framed
 from atelier.hub.rooms import Rooms
+from atelier.services import Services
 
-router = APIRouter(prefix="/api/v1", tags=["hub"])
 _FIRST_SECONDS = 5.0
 _FIRST_BYTES = 64 * 1024
 
 
-def _rooms(connection: HTTPConnection) -> Rooms:
-    return cast("Rooms", connection.app.state.rooms)
-
-
-RoomsDep = Annotated[Rooms, Depends(_rooms)]
-
-
-@router.websocket("/sessions/{session_id}/documents/{document_id}")
-async def open_document(
-    socket: WebSocket,
-    session_id: str,
-    document_id: str,
-    services: ServicesDep,
-    rooms: RoomsDep,
-    token: str | None = None,
-) -> None:
+async def open_document(socket: WebSocket) -> None:
     """One document in y-websocket's dialect."""
+    session_id, document_id = socket.path_params["session_id"], socket.path_params["document_id"]
+    services, rooms, token = _of(socket)
     await socket.accept()
     line = socket.scope["extensions"].get(EXTENSION) or AsgiLine(socket)
     try:
@@ -65,11 +49,10 @@ async def open_document(
     await _hand_over(line, client, "y-websocket")
 
 
-@router.websocket("/sessions/{session_id}/sync")
-async def open_sync(
-    socket: WebSocket, session_id: str, services: ServicesDep, rooms: RoomsDep, token: str | None = None
-) -> None:
+async def open_sync(socket: WebSocket) -> None:
     """Many documents in Hocuspocus' dialect. The token comes in the address, or in the first Auth message."""
+    session_id = socket.path_params["session_id"]
+    services, rooms, token = _of(socket)
     await socket.accept()
     line = socket.scope["extensions"].get(EXTENSION) or AsgiLine(socket)
     waiting: list[bytes] = []
@@ -121,6 +104,11 @@ async def open_sync(
     for data in waiting:
         client.message(data)
     await _hand_over(line, client, "hocuspocus")
+
+
+def _of(socket: WebSocket) -> tuple[Services, Rooms, str | None]:
+    state = socket.app.state
+    return state.services, state.rooms, socket.query_params.get("token")
 
 
 async def _hand_over(line: LineProtocol | AsgiLine, client: Client, dialect: str) -> None:
@@ -177,3 +165,11 @@ async def _turn_away(socket: WebSocket, error: AtelierError) -> None:
     await socket.close(
         error.close_code, f"{error.code}: {error.detail}".encode()[:120].decode(errors="ignore")
     )
+
+
+_SESSION = "/api/v1/sessions/{session_id}"
+# Starlette's own routes: finding out each time what an endpoint depends on would be most of what a connection costs.
+routes = [
+    WebSocketRoute(_SESSION + "/documents/{document_id}", open_document),
+    WebSocketRoute(_SESSION + "/sync", open_sync),
+]

@@ -24,7 +24,7 @@ router = APIRouter(prefix="/api/v1", tags=["runs"])
 _SILENCE_SECONDS = 15.0  # after which a comment goes out, so that proxies keep the stream open
 
 
-def _runs(request: Request) -> Runs:
+async def _runs(request: Request) -> Runs:
     return cast("Runs", request.app.state.runs)
 
 

@@ -70,7 +70,7 @@ def test_a_repository_comes_in_and_what_was_left_out_is_named(
     dialog.get_by_label("Address").fill(repositories.url("garden.git"))
     expect(dialog.get_by_label("Into the folder")).to_have_value("garden-2")  # a folder of that name is there
     dialog.get_by_role("button", name="Import", exact=True).click()
-    expect(dialog.get_by_role("status")).to_contain_text("2 files are here")
+    expect(dialog.get_by_role("status").first).to_contain_text("2 files are here")
     expect(dialog.get_by_role("listitem")).to_have_text(["garden-2/shortcutIt is a symbolic link."])
     assert violations(ada) == []
     assert fits(ada)

@@ -1,0 +1,114 @@
+"""What somebody has seen survives: twenty edits, SIGKILL the moment another client has the last one, start again.
+
+python -m bench.hub.durability
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+import sys
+
+from pycrdt import Doc, Text, TransactionEvent
+from websockets.asyncio.client import ClientConnection, connect
+
+from bench.hub.joins import sized
+from bench.hub.servers import Name, Server, Started
+
+_EDITS = 20
+_NAMES: tuple[Name, ...] = ("atelier", "hocuspocus", "y-websocket", "pycrdt")
+
+
+class Person:
+    """A client of one document in the server's dialect."""
+
+    def __init__(self, server: Server, socket: ClientConnection) -> None:
+        _, document, self._token = server.rooms[0].split()
+        self._name = sized(document.encode()) if server.dialect == "h" else b""
+        self._socket = socket
+        self.doc: Doc[Text] = Doc()
+        self.text = self.doc.get("content", type=Text)
+
+    async def enter(self) -> None:
+        """Ask for the document and take what comes first."""
+        if self._name:
+            await self._socket.send(self._name + b"\x02\x00" + sized(self._token.encode()))
+        await self._socket.send(self._name + b"\x00\x00\x01\x00")
+        while await self.hear() != 1:
+            pass
+
+    async def hear(self) -> int:
+        """Take the next message in; returns which step of the sync protocol it was, or -1."""
+        frame = await asyncio.wait_for(self._socket.recv(), 20)
+        assert isinstance(frame, bytes)
+        body = frame.removeprefix(self._name)
+        if body[0] not in (0, 4):
+            return -1
+        if body[1] in (1, 2):
+            size = shift = 0
+            for at in range(2, len(body)):
+                size |= (body[at] & 127) << shift
+                shift += 7
+                if body[at] < 128:
+                    self.doc.apply_update(body[at + 1 : at + 1 + size])
+                    break
+        return body[1]
+
+    async def write(self, words: str) -> None:
+        """Send one edit."""
+        updates: list[bytes] = []
+
+        def keep(event: TransactionEvent) -> None:
+            updates.append(bytes(event.update))
+
+        subscription = self.doc.observe(keep)
+        self.text += words
+        self.doc.unobserve(subscription)
+        for update in updates:
+            await self._socket.send(self._name + b"\x00\x02" + sized(update))
+
+
+async def lost_in(name: Name) -> int:
+    """Run one round; returns how many edits that somebody had seen are gone."""
+    with Started(name) as server:
+        url = f"ws://127.0.0.1:{server.port}{server.rooms[0].split()[0]}"
+        async with connect(url, ping_interval=None) as one, connect(url, ping_interval=None) as other:
+            writer, reader = Person(server, one), Person(server, other)
+            await writer.enter()
+            await reader.enter()
+            for number in range(1, _EDITS + 1):
+                await writer.write("x")
+                while len(str(reader.text)) < number:
+                    await reader.hear()
+            server.stop(signal.SIGKILL)
+        await asyncio.to_thread(server.start)
+        async with connect(url, ping_interval=None) as again:
+            late = Person(server, again)
+            await late.enter()
+            # Some answer before they have read their store, and send the rest later.
+            with contextlib.suppress(TimeoutError):
+                while len(str(late.text)) < _EDITS:
+                    await asyncio.wait_for(late.hear(), 2)
+            return _EDITS - len(str(late.text))
+
+
+def main() -> int:
+    """Measure, print; returns 1 when Atelier lost anything."""
+    parser = argparse.ArgumentParser(prog="python -m bench.hub.durability")
+    parser.add_argument("--rounds", type=int, default=20, help="of Atelier; the peers get three")
+    options = parser.parse_args()
+    failed = 0
+    for name in _NAMES:
+        rounds = options.rounds if name == "atelier" else 3
+        lost = [asyncio.run(lost_in(name)) for _ in range(rounds)]
+        print(
+            f"{name:12} lost {sum(lost)} of {rounds * _EDITS} edits that another client had seen ({rounds} rounds)"
+        )
+        failed |= name == "atelier" and any(lost)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
