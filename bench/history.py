@@ -63,8 +63,8 @@ def typing(edits: int, seed: int = 7) -> list[tuple[bytes, int]]:
     return found
 
 
-async def fill(data: Path, key: str, people: list[str]) -> float:
-    """Put the edits into the log; returns how much it takes, in MB."""
+async def fill(data: Path, key: str, people: list[str]) -> None:
+    """Put the edits into the log."""
     async with open_log(f"sqlite:///{data / 'log.db'}") as log:
         updates = typing(EDITS)
         for at in range(0, EDITS, _COMPACT_EVERY):
@@ -74,7 +74,6 @@ async def fill(data: Path, key: str, people: list[str]) -> float:
             ]
             await log.append(key, edits)
             await compact_if_long(log, key, most_bytes=10**9, always=True)
-        return sum(path.stat().st_size for path in data.glob("log.db*")) / 1e6
 
 
 def main() -> int:
@@ -84,7 +83,8 @@ def main() -> int:
         data = Path(scratch)
         with served(data) as server:
             token, session, document = made(server.url)
-        size = asyncio.run(fill(data, document_key(session, document), ["usr_a", "usr_b", "usr_c"]))
+        asyncio.run(fill(data, document_key(session, document), ["usr_a", "usr_b", "usr_c"]))
+        size = sum(path.stat().st_size for path in data.glob("log.db*")) / 1e6
         print(f"{EDITS:,} edits: {size:.1f} MB of log")
         with served(data) as server:
             base = f"/api/v1/sessions/{session}/documents/{document}/history"

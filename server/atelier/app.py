@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
             async with Rooms(services) as rooms, Runs(services) as started_runs:
                 app.state.rooms = rooms
                 app.state.runs = started_runs
+                services.tasks.start(sessions.purge_regularly(services), name="purge")
                 yield
 
     app = FastAPI(

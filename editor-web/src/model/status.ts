@@ -6,6 +6,8 @@ export interface DocumentAccount {
   changes: number;
   refused: boolean;
   settled: boolean;
+  /** Why the server does not open this document; null when it does. */
+  denied?: string | null;
 }
 
 export interface Account {
@@ -29,6 +31,10 @@ export function statusOf(account: Account): Status {
   if (link.kind !== "open") {
     if (!account.everOpen && changes === 0 && link.kind === "opening" && link.attempt === 0) return { kind: "connecting" };
     return { kind: "offline", changes, retryAt: link.kind === "waiting" ? link.retryAt : null };
+  }
+  const damaged = documents.find((document) => document.denied?.startsWith("document_quarantined"));
+  if (damaged !== undefined) {
+    return { kind: "readonly", reason: "A file cannot be opened: what is kept of it on the server is damaged. Whoever runs the server can recover it.", refused: damaged.changes };
   }
   const refused = documents.reduce((sum, document) => sum + (document.refused ? document.changes : 0), 0);
   if (!mayEdit(account.role) || !account.writable) return { kind: "readonly", reason: roleReason(account), refused };

@@ -15,6 +15,22 @@ export function KeyRow({ shell }: { shell: Shell }) {
     document.addEventListener("focusout", () => setTimeout(look));
     return () => document.removeEventListener("focusin", look);
   }, []);
+  // Ctrl stays down for one key: the next character that the phone's keyboard gives is a shortcut.
+  const [held, setHeld] = useState(false);
+  useEffect(() => {
+    if (!held) return;
+    const take = (event: InputEvent): void => {
+      const key = event.data ?? "";
+      if (key.length !== 1 || (event.target as Element).closest?.(".cm-content") == null) return;
+      event.preventDefault();
+      event.stopPropagation();
+      setHeld(false);
+      const code = /[a-z]/i.test(key) ? `Key${key.toUpperCase()}` : "";
+      event.target?.dispatchEvent(new KeyboardEvent("keydown", { key: key.toLowerCase(), code, ctrlKey: true, bubbles: true, cancelable: true }));
+    };
+    document.addEventListener("beforeinput", take, true);
+    return () => document.removeEventListener("beforeinput", take, true);
+  }, [held]);
   if (!typing) return null;
   const view = (): EditorView | undefined => shell.editors.get(shell.layout.focused.peek())?.handle.view;
   const press = (key: string): void => {
@@ -37,6 +53,7 @@ export function KeyRow({ shell }: { shell: Shell }) {
     <div class="key-row" role="toolbar" aria-label="Keys" onPointerDown={hold} onMouseDown={hold}>
       <button type="button" onClick={() => press("Tab")}>Tab</button>
       <button type="button" onClick={() => press("Escape")}>Esc</button>
+      <button type="button" aria-pressed={held} onClick={() => setHeld(!held)}>Ctrl</button>
       <button type="button" aria-label="Undo" onClick={() => view()?.contentDOM.dispatchEvent(new KeyboardEvent("keydown", { key: "z", code: "KeyZ", ctrlKey: true, bubbles: true, cancelable: true }))}>↶</button>
       <button type="button" aria-label="Left" onClick={() => move("ArrowLeft")}>←</button>
       <button type="button" aria-label="Up" onClick={() => move("ArrowUp")}>↑</button>

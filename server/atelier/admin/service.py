@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from atelier import sessions
 from atelier.admin import queries
 from atelier.auth import Caller, User, announce_access
 from atelier.auth import queries as people
@@ -63,10 +64,13 @@ async def delete_user(services: Services, caller: Caller, user_id: str) -> None:
     async with services.db.begin() as db:
         await _refuse_last(db, caller, await _user(db, user_id))
         touched = await queries.sessions_joined(db, user_id)
-        await queries.delete_sessions(db, await queries.sessions_owned_alone(db, user_id))
+        owned = await queries.sessions_owned_alone(db, user_id)
+        await queries.delete_sessions(db, owned)
         await queries.delete_user(db, user_id)
     for session_id in touched:
         await announce_access(services.bus, session_id)
+    # Nobody is connected to them any more: what was written in them goes too.
+    await sessions.forget(services, owned)
 
 
 async def switches(services: Services, caller: Caller) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Sessions, their members and their share links."""
 
 from atelier.sessions.members import join_link, preview_link
+from atelier.sessions.purge import forget, purge, purge_regularly
 from atelier.sessions.routes import router
 from atelier.sessions.schemas import LinkPreview, Session
 from atelier.sessions.service import (
@@ -22,10 +23,13 @@ __all__ = [
     "create_session",
     "delete_session",
     "duplicate_session",
+    "forget",
     "get_session",
     "join_link",
     "list_sessions",
     "preview_link",
+    "purge",
+    "purge_regularly",
     "restore_session",
     "router",
 ]

@@ -171,3 +171,14 @@ async def use_link(db: AsyncConnection, link_id: str) -> bool:
         .values(uses=links.c.uses + 1)
     )
     return bool(result.rowcount)
+
+
+async def deleted_before(db: AsyncConnection, moment: int) -> list[str]:
+    """Return the ids of sessions that were deleted before a moment."""
+    query = select(sessions.c.id).where(sessions.c.deleted_at < moment).order_by(sessions.c.deleted_at)
+    return list((await db.execute(query)).scalars())
+
+
+async def remove_sessions(db: AsyncConnection, session_ids: list[str]) -> None:
+    """Remove sessions with everything that refers to them."""
+    await db.execute(delete(sessions).where(sessions.c.id.in_(session_ids)))

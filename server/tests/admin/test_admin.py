@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 import httpx2
 from fastapi import FastAPI
 
+from atelier.services import Services
+
 from ..conftest import BASE, MakeGuest, client_of, session_of
 
 
@@ -34,16 +36,20 @@ async def test_admins_promote_demote_and_delete_but_not_themselves(app: FastAPI)
         assert (await ada.get("/api/v1/me")).status_code == 401
 
 
-async def test_deleting_a_person_takes_what_only_they_owned(app: FastAPI, guest: MakeGuest) -> None:
+async def test_deleting_a_person_takes_what_only_they_owned(
+    app: FastAPI, guest: MakeGuest, services: Services
+) -> None:
     async with account(app, "ada") as ada:
         lone, other = await guest("Lone"), await guest("Other")
-        own, shared = await session_of(lone), await session_of(lone)
+        own, shared = await session_of(lone, "python"), await session_of(lone)
+        assert await services.log.survey(f"{own}:")
         link = await lone.ok("POST", f"/sessions/{shared}/links", json={"role": "edit"})
         await other.ok("POST", f"/links/{link['token']}/join")
         await lone.ok("PATCH", f"/sessions/{shared}/members/{other.id}", json={"role": "owner"})
         assert (await ada.delete(f"/api/v1/admin/users/{lone.id}")).status_code == 204
         await other.ok("GET", f"/sessions/{shared}")
         assert (await lone.http.get(f"/api/v1/sessions/{own}")).status_code == 401
+        assert await services.log.survey(f"{own}:") == []
 
 
 async def test_sign_up_can_be_switched_off(app: FastAPI, client: httpx2.AsyncClient) -> None:

@@ -103,3 +103,17 @@ def test_the_join_page_shows_the_text_and_suggests_a_name(server: Server, person
     assert violations(bob) == []
     assert fits(bob)
     join(bob, link)
+
+
+def test_a_phone_has_a_ctrl_key_that_stays_down_for_one_key(server: Server, person: Person) -> None:
+    ada = person(viewport=SIZES["phone"], has_touch=True, is_mobile=True)
+    land(ada, server.url)
+    text(ada).tap()
+    ada.keyboard.insert_text("typed on a phone")
+    expect(text(ada)).to_contain_text("typed on a phone")
+    ctrl = ada.get_by_role("toolbar", name="Keys").get_by_role("button", name="Ctrl")
+    ctrl.click()
+    expect(ctrl).to_have_attribute("aria-pressed", "true")
+    ada.keyboard.insert_text("z")
+    expect(text(ada)).not_to_contain_text("typed on a phone")
+    expect(ctrl).to_have_attribute("aria-pressed", "false")

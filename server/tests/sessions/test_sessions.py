@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import zipfile
 
+from atelier import times
 from atelier.files import templates
+from atelier.services import Services
+from atelier.sessions.purge import purge
+from atelier.sessions.queries import change_session
 
 from ..conftest import MakeGuest, invite, session_of
 
@@ -41,6 +45,27 @@ async def test_a_deleted_session_is_gone_for_all_until_its_owner_restores_it(gue
     await other.refused(404, "session_not_found", "POST", f"/sessions/{session_id}/restore")
     await owner.ok("POST", f"/sessions/{session_id}/restore")
     assert (await other.ok("GET", f"/sessions/{session_id}/files/main.py")).text.startswith("from greetings")
+
+
+async def test_a_session_that_was_deleted_a_month_ago_is_gone_for_good(
+    guest: MakeGuest, services: Services
+) -> None:
+    owner = await guest("Owner")
+    old, fresh, alive = [await session_of(owner, "python") for _ in range(3)]
+    now = times.now()
+    for session_id, age in ((old, 31 * times.DAY), (fresh, 29 * times.DAY)):
+        await owner.ok("DELETE", f"/sessions/{session_id}")
+        async with services.db.begin() as db:
+            await change_session(db, session_id, deleted_at=now - age)
+    assert await purge(services) == [old]
+    assert await purge(services) == []
+    assert await services.log.survey(f"{old}:") == []
+    await owner.refused(404, "session_not_found", "POST", f"/sessions/{old}/restore")
+    await owner.ok("POST", f"/sessions/{fresh}/restore")
+    for session_id in (fresh, alive):
+        assert (await owner.ok("GET", f"/sessions/{session_id}/files/main.py")).text.startswith(
+            "from greetings"
+        )
 
 
 async def test_a_copy_has_the_same_files_and_a_life_of_its_own(guest: MakeGuest) -> None:
