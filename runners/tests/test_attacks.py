@@ -58,7 +58,8 @@ async def clean(backend: LocalBackend) -> None:
 ENDINGS = {
     "fork bomb": (
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
-        {Reason.CPU_TIME, Reason.WALL_TIME},
+        # Whichever comes first: every process of it takes its own pages.
+        {Reason.CPU_TIME, Reason.WALL_TIME, Reason.MEMORY},
     ),
     "thread bomb": (
         "import threading, time\nwhile True:\n    try: threading.Thread(target=time.sleep, args=(9,)).start()\n    except RuntimeError: time.sleep(0.01)",
