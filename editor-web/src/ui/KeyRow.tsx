@@ -1,7 +1,7 @@
 // Keys that a phone's keyboard lacks, above it while one types.
 import { indentMore } from "@codemirror/commands";
 import type { EditorView } from "@codemirror/view";
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useState } from "preact/hooks";
 
 import type { Shell } from "../model/shell";
 
@@ -17,7 +17,7 @@ export function KeyRow({ shell }: { shell: Shell }) {
   }, []);
   // Ctrl stays down for one key: the next character that the phone's keyboard gives is a shortcut.
   const [held, setHeld] = useState(false);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!held) return;
     const take = (event: InputEvent): void => {
       const key = event.data ?? "";
