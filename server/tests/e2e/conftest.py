@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -46,14 +47,14 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
-        self._data = data
+        self.data = data
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Start and wait for the first answer."""
-        with (self._data / "server.log").open("a") as log:
+        with (self.data / "server.log").open("a") as log:
             self._process = subprocess.Popen(
-                [ATELIER, "serve", "--port", str(self.port), "--data", str(self._data)],
+                [ATELIER, "serve", "--port", str(self.port), "--data", str(self.data)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -66,13 +67,18 @@ class Server:
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert "ready" in line, (self._data / "server.log").read_text()[-3000:]
+        assert "ready" in line, (self.data / "server.log").read_text()[-3000:]
         with urllib.request.urlopen(f"{self.url}/healthz", timeout=5) as answer:
             assert answer.status == 200
 
     def kill(self) -> None:
         """End the process at once, as a power cut of the process would."""
         self._end(signal.SIGKILL)
+
+    def allow_files_of(self, size: int) -> None:
+        """Let the process write no file beyond `size` bytes, as if the disk were full; -1: any size again."""
+        assert self._process is not None
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     def stop(self) -> None:
         """Ask the process to end and wait for it."""

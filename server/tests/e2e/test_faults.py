@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator
 
 import pytest
@@ -54,6 +55,44 @@ def test_what_was_saved_survives_a_kill_and_what_was_not_comes_back(
     ready(ada)
     expect(text(ada)).to_contain_text("# saved before the kill")
     expect(text(ada)).to_contain_text("# typed while it was down")
+
+
+def test_a_full_disk_is_never_called_saved_and_nothing_is_lost(own_server: Server, person: Person) -> None:
+    ada = person()
+    land(ada, own_server.url)
+    own_server.allow_files_of((own_server.data / "log.db-wal").stat().st_size)
+    type_at_start(ada, "# the disk is full\n")
+    expect(status(ada)).to_have_text(re.compile("Offline|Reconnecting|Saving"))
+    for _ in range(30):  # three seconds, over several attempts
+        assert "Saved" not in (status(ada).text_content() or "")
+        ada.wait_for_timeout(100)
+    own_server.allow_files_of(-1)
+    expect(status(ada)).to_have_text(re.compile("Saved"), timeout=30_000)
+    own_server.kill()
+    own_server.start()
+    ada.reload()
+    ready(ada)
+    expect(text(ada)).to_contain_text("# the disk is full")
+
+
+def test_a_locked_database_is_never_called_saved_and_nothing_is_lost(
+    own_server: Server, person: Person
+) -> None:
+    ada = person()
+    land(ada, own_server.url)
+    lock = sqlite3.connect(own_server.data / "log.db", isolation_level=None)
+    lock.execute("begin immediate")
+    type_at_start(ada, "# somebody holds the database\n")
+    expect(status(ada)).to_have_text(re.compile("Offline|Reconnecting|Saving"))
+    for _ in range(40):
+        assert "Saved" not in (status(ada).text_content() or "")
+        ada.wait_for_timeout(100)
+    lock.execute("rollback")
+    lock.close()
+    expect(status(ada)).to_have_text(re.compile("Saved"), timeout=30_000)
+    ada.reload()
+    ready(ada)
+    expect(text(ada)).to_contain_text("# somebody holds the database")
 
 
 def test_edits_made_while_the_server_is_down_survive_closing_the_tab(
