@@ -28,7 +28,8 @@ bench: .venv/.ready-test build
 # The hub beside its peers, which are installed for it; half an hour.
 bench-hub: .venv/.ready-test
 	@for shape in fan steady typing many; do echo "== $$shape"; .venv/bin/python -m bench.hub.rooms $$shape; done; \
-	  echo "== joins"; .venv/bin/python -m bench.hub.joins; echo "== durability"; .venv/bin/python -m bench.hub.durability
+	  echo "== joins"; .venv/bin/python -m bench.hub.joins; \
+	  echo "== presence"; .venv/bin/python -m bench.hub.presence; echo "== large"; .venv/bin/python -m bench.hub.large; echo "== durability"; .venv/bin/python -m bench.hub.durability
 
 # Long randomized runs; bounded by MINUTES.
 soak: .venv/.ready-test build

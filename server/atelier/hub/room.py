@@ -45,6 +45,7 @@ from atelier.services import Services
 
 logger = structlog.get_logger(__name__)
 _COMPACT_EVERY = 400  # edits
+_COMPACT_BYTES = 1024 * 1024  # or so much in them
 _COMPACT_SECONDS = 10.0
 _RECENT_BYTES = 1024 * 1024
 _RECENT_EDITS = 2_000
@@ -73,7 +74,9 @@ class Room:
         self._trimmed = 0
         self._last = 0
         self._shelf: Shelf | None = None
+        self._reading = asyncio.Lock()
         self._since_compaction = 0
+        self._bytes_since = 0
         self._compact_after = 0.0
         self._too_large = False
         self._released = 0.0  # the end of a quarantine
@@ -104,8 +107,7 @@ class Room:
         seat.live = False
         seat.feed = None
         self.presence.leave(seat)
-        if not self.seats and self._since_compaction >= _COMPACT_EVERY:
-            self._since_compaction = 0
+        if not self.seats and self._worth_compacting:
             self._work(self._compact(), None)
 
     @property
@@ -250,8 +252,8 @@ class Room:
         metrics.delivered(len(entries) * len(self._live))
         self._trim()
         self._since_compaction += len(entries)
-        if self._since_compaction >= _COMPACT_EVERY and time.monotonic() > self._compact_after:
-            self._since_compaction = 0
+        self._bytes_since += len(whole)
+        if self._worth_compacting and time.monotonic() > self._compact_after:
             self._compact_after = time.monotonic() + _COMPACT_SECONDS
             self._work(self._compact(), None)
 
@@ -335,17 +337,18 @@ class Room:
         self.catch_up(seat)
 
     async def _shelved(self) -> Shelf:
-        """Return the document for newcomers, up to date."""
-        while self._shelf is None:
-            stored = await self._services.log.read(self.key)
-            shelf = await asyncio.to_thread(Shelf, stored)
-            if self._shelf is None and self._trimmed <= stored.position:
-                if self._base is None:
-                    self._base = stored.position
-                self._last = max(self._last, stored.position)
-                shelf.add([entry for entry, _ in self._recent if entry.position > stored.position])
-                self._shelf = shelf
-        return self._shelf
+        """Return the document for newcomers, up to date; it is read once, however many come at that moment."""
+        async with self._reading:
+            while self._shelf is None:
+                stored = await self._services.log.read(self.key)
+                shelf = await asyncio.to_thread(Shelf, stored)
+                if self._trimmed <= stored.position:
+                    if self._base is None:
+                        self._base = stored.position
+                    self._last = max(self._last, stored.position)
+                    shelf.add([entry for entry, _ in self._recent if entry.position > stored.position])
+                    self._shelf = shelf
+            return self._shelf
 
     def _work(self, job: Coroutine[Any, Any, None], seat: Seat | None) -> None:
         """Do something that takes a while beside everything else; its failure is its client's alone."""
@@ -385,7 +388,12 @@ class Room:
             else:
                 seat.client.fail(error)
 
+    @property
+    def _worth_compacting(self) -> bool:
+        return self._since_compaction >= _COMPACT_EVERY or self._bytes_since >= _COMPACT_BYTES
+
     async def _compact(self) -> None:
+        self._since_compaction = self._bytes_since = 0
         try:
             done = await compact_if_long(
                 self._services.log, self.key, most_bytes=self._services.limits.document_bytes

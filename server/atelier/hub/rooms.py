@@ -112,14 +112,15 @@ class Rooms:
 
     async def _role(self, session_id: str, user_id: str) -> Role:
         """Return the person's role, kept from an earlier connection as long as nobody says that it changed."""
-        roles = self._roles[session_id]
-        role = roles.get(user_id)
-        if role is None:
-            async with self._services.db.begin() as db:
-                role = await require(db, session_id, user_id, Action.READ)
-            if self._roles.get(session_id) is roles:  # no change was told meanwhile
+        while True:
+            roles = self._roles[session_id]
+            role = roles.get(user_id)
+            if role is None:
+                async with self._services.db.begin() as db:
+                    role = await require(db, session_id, user_id, Action.READ)
+            if self._roles[session_id] is roles:  # else a change was told meanwhile
                 roles[user_id] = role
-        return role
+                return role
 
     def sit(self, client: Client, session_id: str, name: str, *, hocuspocus: bool) -> Seat:
         """Give a client a seat in a document's room.

@@ -55,6 +55,7 @@ class Shelf:
                 self._delete(update if update[:1] == b"\x00" else difference(update, state_of(update)))
         self.add(stored.tail)
         self._read_fresh()
+        self._tail_parts()  # here and not when it is asked for: this is a thread
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Take in what the log has taken."""

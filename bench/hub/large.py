@@ -1,0 +1,176 @@
+"""A large document: joining it, with and without edits that wait in its tail, and a storm of joiners.
+
+python -m bench.hub.large            20 MB, 150 joiners at once
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from statistics import median
+
+from pycrdt import Doc, Text, TransactionEvent
+
+from bench.hub.joins import masked, sized
+from bench.hub.servers import Server, Started
+from bench.served import percentile
+
+_PASTE = 200_000  # characters
+_TARGET_SECONDS, _TARGET_MB = 5.0, 300
+
+
+async def line_to(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a connection."""
+    path = server.rooms[0].split()[0]
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=4 * 1024 * 1024)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def message(reader: asyncio.StreamReader) -> bytes:
+    """Return the next message."""
+    first, size = await reader.readexactly(2)
+    if size == 126:
+        size = int.from_bytes(await reader.readexactly(2))
+    elif size == 127:
+        size = int.from_bytes(await reader.readexactly(8))
+    body = await reader.readexactly(size)
+    if first == 0x88:
+        raise RuntimeError(f"closed: {body[2:].decode(errors='replace')}")
+    return body if first == 0x82 else b""
+
+
+async def join(server: Server) -> tuple[float, int]:
+    """Take the whole document; returns seconds and bytes. The answer that says "that is all" comes last."""
+    began = time.perf_counter()
+    reader, writer = await line_to(server)
+    writer.write(masked(b"\x00\x00\x01\x00"))
+    size = 0
+    while True:
+        body = await message(reader)
+        size += len(body)
+        if body[:2] == b"\x00\x01":
+            writer.transport.abort()
+            return time.perf_counter() - began, size
+
+
+async def write(server: Server, megabytes: int) -> Doc[Text]:
+    """Paste until the document is so large, and wait until every paste is acknowledged."""
+    reader, writer = await line_to(server)
+    doc: Doc[Text] = Doc()
+    text = doc.get("content", type=Text)
+    updates: list[bytes] = []
+
+    def keep(event: TransactionEvent) -> None:
+        updates.append(bytes(event.update))
+
+    subscription = doc.observe(keep)
+    writer.write(masked(b"\x00\x00\x01\x00"))
+    while (await message(reader))[:2] != b"\x00\x01":
+        pass
+    for number in range(megabytes * 1_000_000 // _PASTE):
+        text += f"{number:09}\n" * (_PASTE // 10)
+        await _send(writer, reader, updates.pop())
+    doc.unobserve(subscription)
+    writer.transport.abort()
+    return doc
+
+
+async def _send(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, update: bytes) -> None:
+    body = b"\x00\x02" + _sized(update)
+    size = len(body)
+    head = b"\x82\xfe" + size.to_bytes(2) if 126 <= size < 65_536 else b"\x82\xff" + size.to_bytes(8)
+    writer.write(masked(body) if size < 126 else head + bytes(4) + body)
+    while await message(reader) != body:  # its echo is the acknowledgement
+        pass
+
+
+def _sized(data: bytes) -> bytes:
+    if len(data) < 16_384:
+        return sized(data)
+    out, value = bytearray(), len(data)
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes(out) + bytes((value,)) + data
+
+
+async def type_some(server: Server, doc: Doc[Text], edits: int) -> None:
+    """Type at the end, an edit a message."""
+    reader, writer = await line_to(server)
+    updates: list[bytes] = []
+
+    def keep(event: TransactionEvent) -> None:
+        updates.append(bytes(event.update))
+
+    subscription = doc.observe(keep)
+    text = doc.get("content", type=Text)
+    writer.write(masked(b"\x00\x00" + _sized(bytes(doc.get_state()))))
+    while (await message(reader))[:2] != b"\x00\x01":
+        pass
+    for _ in range(edits):
+        text += "x"
+        await _send(writer, reader, updates.pop())
+    doc.unobserve(subscription)
+    writer.transport.abort()
+
+
+async def measure(server: Server, megabytes: int, joiners: int) -> int:
+    """Measure and print; returns how many gates were missed."""
+    doc = await write(server, megabytes)
+    await asyncio.sleep(12)  # until it has been compacted and nobody is there
+    alone = [await join(server) for _ in range(5)]
+    await type_some(server, doc, 50)
+    pending = [await join(server) for _ in range(5)]
+    one, with_tail = median(s for s, _ in alone), median(s for s, _ in pending)
+    print(
+        f"one joiner: {one * 1e3:.0f} ms, {alone[0][1] / 1e6:.1f} MB; with edits in the tail {with_tail * 1e3:.0f} ms"
+    )
+    memory, peak = server.memory(), 0
+
+    async def watch() -> None:
+        nonlocal peak
+        while True:
+            peak = max(peak, server.memory())
+            await asyncio.sleep(0.02)
+
+    watching = asyncio.create_task(watch())
+    began, cpu = time.perf_counter(), server.cpu_seconds()
+    found = await asyncio.gather(*(join(server) for _ in range(joiners)))
+    seconds = [s for s, _ in found]
+    sent = sum(size for _, size in found)
+    took, used = time.perf_counter() - began, server.cpu_seconds() - cpu
+    watching.cancel()
+    grown = (peak - memory) / 1e6
+    print(
+        f"{joiners} at once: p50 {percentile(seconds, 0.5):.2f} s, p99 {percentile(seconds, 0.99):.2f} s,"
+        f" {sent / took / 1e6:.0f} MB/s, server CPU {used:.2f} s, memory + {grown:.0f} MB"
+    )
+    gates = (
+        ("with edits, of without", with_tail / one, 1.1),
+        ("p99 of the storm, s", percentile(seconds, 0.99), _TARGET_SECONDS),
+        ("memory of the storm, MB", grown, _TARGET_MB),
+    )
+    for words, value, most in gates:
+        print(f"{'met   ' if value <= most else 'MISSED'} {words}: {value:.2f} (at most {most:g})")
+    return sum(value > most for _, value, most in gates)
+
+
+def main() -> int:
+    """Run it against a fresh server."""
+    parser = argparse.ArgumentParser(prog="python -m bench.hub.large")
+    parser.add_argument("--megabytes", type=int, default=20)
+    parser.add_argument("--joiners", type=int, default=150)
+    options = parser.parse_args()
+    with Started("atelier") as server:
+        return asyncio.run(measure(server, options.megabytes, options.joiners))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
