@@ -170,6 +170,7 @@ class Started:
         self._rooms = rooms
 
     def __enter__(self) -> Server:
+        os.sched_setaffinity(0, {int(LOAD_CORE)})  # fails by name on a machine with one core
         if self.server.name not in ("atelier", "relay"):
             install_peers()
         self.server.start()

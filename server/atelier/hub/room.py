@@ -28,6 +28,7 @@ from atelier.documents import (
     check_state,
     compact_if_long,
     fold,
+    is_long,
     is_valid,
     poison,
     split,
@@ -348,6 +349,9 @@ class Room:
                     self._last = max(self._last, stored.position)
                     shelf.add([entry for entry, _ in self._recent if entry.position > stored.position])
                     self._shelf = shelf
+                    if is_long(stored) and time.monotonic() > self._compact_after:
+                        self._compact_after = time.monotonic() + _COMPACT_SECONDS
+                        self._work(self._compact(), None)
             return self._shelf
 
     def _work(self, job: Coroutine[Any, Any, None], seat: Seat | None) -> None:
