@@ -46,6 +46,7 @@ case "$1" in
   system-test)
     command -v bwrap >/dev/null || need "bubblewrap" "The sandbox tests need it." bubblewrap
     command -v chromium >/dev/null || need "Chromium" "The browser tests need it." chromium fonts-dejavu-core
-    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need "PostgreSQL" "The database tests need it." postgresql ;;
+    ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need "PostgreSQL" "The database tests need it." postgresql
+    command -v redis-server >/dev/null || need "Redis" "The tests of several processes need it." redis-server ;;
   *) say "setup.sh: unknown part $1"; exit 2 ;;
 esac

@@ -7,7 +7,20 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from atelier import __version__, admin, auth, events, files, health, history, hub, pages, runs, sessions
+from atelier import (
+    __version__,
+    admin,
+    auth,
+    documents,
+    events,
+    files,
+    health,
+    history,
+    hub,
+    pages,
+    runs,
+    sessions,
+)
 from atelier.bodies import BoundedBodies
 from atelier.headers import SecurityHeaders
 from atelier.hub import Rooms
@@ -41,6 +54,10 @@ def create_app(settings: Settings) -> FastAPI:
                 app.state.rooms = rooms
                 app.state.runs = started_runs
                 services.tasks.start(sessions.purge_regularly(services), name="purge")
+                services.tasks.start(
+                    documents.compact_regularly(services.log, most_bytes=settings.limits.document_bytes),
+                    name="compact",
+                )
                 yield
 
     app = FastAPI(

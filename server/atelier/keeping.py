@@ -1,5 +1,5 @@
 """`atelier documents …`: what an operator does with what the log keeps. Looking works beside a running server; what
-writes needs the embedded log to itself, and works beside servers on PostgreSQL."""
+writes needs the log to itself, unless it is in Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The entry: `atelier serve`, `atelier doctor`, `atelier documents`, `atelier openapi`."""
+"""The entry: `atelier serve`, `atelier work`, `atelier doctor`, `atelier documents`, `atelier openapi`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from atelier import __version__, keeping
+from atelier import __version__, keeping, worker
 from atelier.app import create_app
 from atelier.doctor import examine
 from atelier.hub import LineProtocol
 from atelier.logs import configure_logs
 from atelier.settings import Settings, from_environment
+from atelier.wiring import refuse_unsafe_mix
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve_parser.add_argument("--port", type=int, help="port to listen on; 0 takes a free one (default 8080)")
     doctor_parser = commands.add_parser("doctor", help="say what works here and what is missing")
     doctor_parser.add_argument("--json", action="store_true", help="print it as JSON")
+    commands.add_parser("work", help="compact documents beside servers that have the log in Redis")
     for sub in (serve_parser, doctor_parser):
         sub.add_argument("--data", type=Path, help="folder of databases and files (default .data)")
     keeping.add_commands(commands.add_parser("documents", help="look after what the document log keeps"))
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     match options.command:
         case "serve":
             return serve(settings)
+        case "work":
+            return worker.run(settings)
         case "doctor":
             return asyncio.run(examine(settings, as_json=options.json))
         case "documents":
@@ -62,6 +66,11 @@ def serve(settings: Settings) -> int:
     configure_logs(settings.log_format)
     # The thread that syncs the log must not wait 5 ms, the default, until a busy event loop lets it say so.
     sys.setswitchinterval(0.0005)
+    try:
+        refuse_unsafe_mix(settings)
+    except RuntimeError as error:
+        print(f"atelier: {error}", file=sys.stderr)
+        return 2
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:

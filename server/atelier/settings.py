@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from atelier.limits import Limits
 
@@ -27,9 +28,10 @@ class Settings:
     db_url: str = ""
     """sqlite:///PATH or postgresql://…; empty: sqlite in the data folder."""
     log_url: str = ""
-    """Document log: sqlite:///PATH or postgresql://…; empty: sqlite in the data folder."""
+    """Document log: sqlite:///PATH or postgresql://… for one server process; redis://… for several, which keeps documents
+    in `?archive=postgresql://…`, or else in `db_url`. Empty: sqlite in the data folder."""
     bus_url: str = "memory://"
-    """Signals between processes: memory://."""
+    """Signals between parts: memory:// within one process, redis://… between several."""
     sandbox_url: str = "embedded://"
     """Where programs run: embedded:// (this machine, under bubblewrap)."""
     blobs_url: str = ""
@@ -56,12 +58,16 @@ class Settings:
         """Fill in what depends on other fields."""
         data = self.data.absolute()
         host = f"[{self.host}]" if ":" in self.host else self.host
+        db_url = self.db_url or f"sqlite:///{data / 'atelier.db'}"
+        log_url = self.log_url or f"sqlite:///{data / 'log.db'}"
+        if log_url.startswith("redis") and "archive=" not in log_url and db_url.startswith("postgres"):
+            log_url += f"{'&' if '?' in log_url else '?'}archive={quote(db_url, safe='')}"
         return dataclasses.replace(
             self,
             data=data,
             public_url=(self.public_url or f"http://{host}:{self.port}").rstrip("/"),
-            db_url=self.db_url or f"sqlite:///{data / 'atelier.db'}",
-            log_url=self.log_url or f"sqlite:///{data / 'log.db'}",
+            db_url=db_url,
+            log_url=log_url,
             blobs_url=self.blobs_url or f"file://{data / 'blobs'}",
         )
 

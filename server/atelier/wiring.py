@@ -28,6 +28,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     Raises:
         RuntimeError: another server uses the same data, or the settings are an unsafe mix.
     """
+    refuse_unsafe_mix(settings)
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
@@ -46,6 +47,27 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             sign_up=settings.sign_up,
             tasks=await enter(TaskGroup("atelier")),
         )
+
+
+def refuse_unsafe_mix(settings: Settings) -> None:
+    """Refuse what would split people who are on different server processes.
+
+    Raises:
+        RuntimeError: the text says what to set.
+    """
+    if not settings.log_url.startswith("redis"):
+        return
+    wrong = {
+        "ATELIER_BUS_URL is memory://, so processes would not hear each other": settings.bus_url
+        == "memory://",
+        "ATELIER_DB_URL is a SQLite file, which one process alone can use": settings.db_url.startswith(
+            "sqlite"
+        ),
+        "ATELIER_SECRET_KEY is empty, so each process would refuse the others' tokens": not settings.secret_key,
+    }
+    for words, is_so in wrong.items():
+        if is_so:
+            raise RuntimeError(f"the log is in Redis, for several server processes; but {words}")
 
 
 def kept_secret(path: Path) -> str:

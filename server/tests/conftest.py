@@ -19,7 +19,7 @@ from atelier.services import Services
 from atelier.settings import Settings
 
 BASE = "http://testserver"
-pytest_plugins = ["tests.postgres"]
+pytest_plugins = ["tests.postgres", "tests.redis"]
 
 
 @pytest.fixture

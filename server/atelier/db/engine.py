@@ -105,6 +105,9 @@ async def migrate(engine: AsyncEngine, revision: str) -> None:
     """Bring the schema up or down to `revision` ("head" or "base" or an id)."""
 
     def run(connection: Any) -> None:
+        if connection.dialect.name == "postgresql":
+            # Servers that start at once take turns.
+            connection.execute(text("select pg_advisory_xact_lock(715515)"))
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["connection"] = connection

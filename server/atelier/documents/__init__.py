@@ -31,6 +31,7 @@ from atelier.documents.service import (
 from atelier.documents.shape import Range, ranges
 from atelier.documents.split import PART_BYTES, split
 from atelier.documents.state import State
+from atelier.documents.waiting import compact_regularly, compact_waiting
 
 __all__ = [
     "EMPTY_STATE",
@@ -48,6 +49,8 @@ __all__ = [
     "change_text",
     "check_state",
     "compact_if_long",
+    "compact_regularly",
+    "compact_waiting",
     "difference",
     "end_workers",
     "examine",

@@ -101,11 +101,16 @@ def _appended(stored: Stored) -> Snapshot:
 
 
 async def compact_if_long(log: Log, document: str, *, most_bytes: int, always: bool = False) -> bool:
-    """Make a verified snapshot when the tail has grown long; says whether it did.
+    """Make a verified snapshot when the tail has grown long and no other process is at it; says whether it did.
 
     Raises:
         TooLarge: `document_too_large`, the snapshot alone is over the limit; it is kept all the same.
     """
+    async with log.claim(document) as mine:
+        return mine and await _compact(log, document, most_bytes=most_bytes, always=always)
+
+
+async def _compact(log: Log, document: str, *, most_bytes: int, always: bool) -> bool:
     stored = await log.read(document)
     if not stored.tail or not (always or is_long(stored)):
         return False

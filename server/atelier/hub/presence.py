@@ -4,7 +4,10 @@ The newest state of each awareness client counts. A client id belongs to the con
 same person's other connection once that uses it at a higher clock; states that name foreign ids are ignored, since
 y-websocket clients send back what they receive. The `user` field is overwritten, so nobody can pose as somebody else.
 A removal goes out at the same clock, so that a fast rejoin is not hidden; one who comes back at a clock that the
-others have seen as gone is sent its own entry as null and then announces itself anew.
+others have seen as gone is sent its own entry as null and then announces itself anew. So is one whose connection
+begins with the clock of a connection that has not ended yet, here or in another process.
+
+Other processes tell what their connections say: taken over as it is, never told on, and gone when it is not renewed.
 """
 
 from __future__ import annotations
@@ -46,6 +49,13 @@ class Identity:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """The owner of what another process tells."""
+
+    origin: bytes
+
+
 @dataclass(slots=True)
 class _State:
     clock: int
@@ -75,8 +85,8 @@ class Presence:
     def __len__(self) -> int:
         return len(self._states)
 
-    def receive(self, owner: Hashable, identity: Identity, update: bytes) -> Outcome:
-        """Take in what a connection says about itself.
+    def receive(self, owner: Hashable, identity: Identity, update: bytes, *, first: bool = False) -> Outcome:
+        """Take in what a connection says about itself; `first`: it has not said anything before.
 
         Raises:
             BadRequest: `malformed_frame`, `bad_presence`.
@@ -104,6 +114,8 @@ class Presence:
                 # back; taken for a claim, it would show this presence for as long as the other connection is open.
                 if known.owner == owner:
                     known.heard = time.monotonic()
+                elif first:
+                    probes.append((client, known.clock))
                 continue
             if known is not None and known.owner != owner:
                 self._disown(client, known.owner)
@@ -116,6 +128,40 @@ class Presence:
             frozenset(changed), _encode([(c, clock, b"null") for c, clock in probes]) if probes else None
         )
 
+    def hear(self, origin: bytes, update: bytes) -> frozenset[int]:
+        """Take in what another process tells of its connections; returns the ids that changed.
+
+        Raises:
+            BadRequest: `malformed_frame`, `bad_presence`.
+        """
+        owner = Elsewhere(origin)
+        changed: set[int] = set()
+        for client, clock, text in _entries(update):
+            known = self._states.get(client)
+            if text == "null":
+                if known is not None and isinstance(known.owner, Elsewhere) and clock >= known.clock:
+                    self._remove(client)
+                    changed.add(client)
+                continue
+            user_id = json.loads(text)["user"]["id"]
+            if known is None:
+                if clock <= self._gone.get(client, -1):
+                    continue
+            elif clock <= known.clock or known.user_id != user_id:
+                if known.owner == owner:
+                    known.heard = time.monotonic()
+                continue
+            else:
+                self._disown(client, known.owner)
+            self._owned.setdefault(owner, set()).add(client)
+            self._states[client] = _State(clock, text.encode(), owner, user_id, time.monotonic())
+            changed.add(client)
+        return frozenset(changed)
+
+    def own(self) -> list[int]:
+        """Return the ids that connections of this process own."""
+        return [client for client, s in self._states.items() if not isinstance(s.owner, Elsewhere)]
+
     def leave(self, owner: Hashable) -> frozenset[int]:
         """Remove everything that a connection said; returns the ids."""
         return self._drop(self._owned.get(owner, ()))
@@ -127,6 +173,21 @@ class Presence:
 
     def news(self, clients: Iterable[int]) -> bytes:
         """Encode the newest state of these clients, null for the gone."""
+        return _encode(self._newest(clients))
+
+    def parts(self, clients: Iterable[int], most: int) -> list[bytes]:
+        """Encode the same as several updates of about `most` bytes each."""
+        parts: list[list[tuple[int, int, bytes]]] = []
+        size = most
+        for entry in self._newest(clients):
+            if size >= most:
+                parts.append([])
+                size = 0
+            parts[-1].append(entry)
+            size += len(entry[2]) + 16
+        return [_encode(part) for part in parts]
+
+    def _newest(self, clients: Iterable[int]) -> list[tuple[int, int, bytes]]:
         entries = []
         for client in clients:
             state = self._states.get(client)
@@ -134,7 +195,7 @@ class Presence:
                 entries.append((client, state.clock, state.state))
             elif client in self._gone:
                 entries.append((client, self._gone[client], b"null"))
-        return _encode(entries)
+        return entries
 
     def everybody(self) -> bytes:
         """Encode all states, for somebody who has just come in."""

@@ -112,6 +112,11 @@ class Reader:
         except UnicodeDecodeError:
             raise malformed("UTF-8") from None
 
+    def rest(self) -> bytes:
+        """Read everything that is left."""
+        at, self._at = self._at, len(self._data)
+        return self._data[at:]
+
     @property
     def left(self) -> int:
         """How many bytes have not been read."""

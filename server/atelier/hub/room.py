@@ -39,7 +39,7 @@ from atelier.hub import metrics, protocol
 from atelier.hub.client import Client, Seat
 from atelier.hub.deletions import deletions, only_deletions
 from atelier.hub.line import framed
-from atelier.hub.presence_news import PresenceNews
+from atelier.hub.presence_news import PresenceNews, presence_topic
 from atelier.hub.shelf import Shelf
 from atelier.log import Edit, Entry
 from atelier.services import Services
@@ -65,7 +65,7 @@ class Room:
         self.seats: set[Seat] = set()
         self._services = services
         self._live: set[Seat] = set()
-        self.presence = PresenceNews(services.limits, self.seats)
+        self.presence = PresenceNews(key, services.limits, self.seats, self._publish)
         self._authors: dict[int, tuple[Seat, float]] = {}
         self._working = 0
         # Every edit after both `_base` (None until the log has been read) and `_trimmed` is in `_recent`.
@@ -131,6 +131,10 @@ class Room:
         """Stop following the log; the room is empty and idle."""
         self._unfollow()
         self.presence.close()
+
+    def _publish(self, message: bytes) -> None:
+        topic = presence_topic(self.session_id)
+        self._services.tasks.start(self._services.bus.publish(topic, message), name="presence")
 
     # --- messages -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from atelier.errors import Invalid, TooMany, Unavailable
 from atelier.hub import metrics, protocol
 from atelier.hub.client import GOING_AWAY, Client, Outbox, Seat
 from atelier.hub.line import Line
+from atelier.hub.presence_news import presence_topic, room_of
 from atelier.hub.pulse import Pulse
 from atelier.hub.room import Room
 from atelier.ids import DOCUMENT_ID, document_key
@@ -39,7 +40,7 @@ class Rooms:
         self._services = services
         self._rooms: dict[str, Room] = {}
         self._clients: dict[str, set[Client]] = {}
-        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._watchers: dict[str, list[asyncio.Task[None]]] = {}
         self._roles: dict[str, dict[str, Role]] = {}
         self._entering: Counter[str] = Counter()
         self._tasks = TaskGroup("hub")
@@ -179,19 +180,20 @@ class Rooms:
         self._clients.setdefault(session_id, set())
         self._roles.setdefault(session_id, {})
         if session_id not in self._watchers:
-            ready = asyncio.Event()
-            self._watchers[session_id] = self._tasks.start(
-                self._listen(session_id, ready), name=f"access {session_id}"
-            )
-            await ready.wait()
+            ready = [asyncio.Event(), asyncio.Event()]
+            self._watchers[session_id] = [
+                self._tasks.start(self._listen(session_id, ready[0]), name=f"access {session_id}"),
+                self._tasks.start(self._hear_others(session_id, ready[1]), name=f"presence {session_id}"),
+            ]
+            for each in ready:
+                await each.wait()
 
     def _forget(self, session_id: str) -> None:
         if not self._clients.get(session_id) and not self._entering[session_id]:
             del self._entering[session_id]
             self._clients.pop(session_id, None)
             self._roles.pop(session_id, None)
-            watcher = self._watchers.pop(session_id, None)
-            if watcher is not None:
+            for watcher in self._watchers.pop(session_id, ()):
                 watcher.cancel()
 
     async def _listen(self, session_id: str, ready: asyncio.Event) -> None:
@@ -201,6 +203,20 @@ class Rooms:
                 # None: signals were lost, so everybody is looked at again.
                 self._roles[session_id] = {}
                 await self._check_again(session_id, (signal or b"").decode())
+
+    async def _hear_others(self, session_id: str, ready: asyncio.Event) -> None:
+        """Bring what other processes say of who is present to the rooms that it is about."""
+        async with self._services.bus.subscribe(presence_topic(session_id)) as signals:
+            ready.set()
+            async for signal in signals:
+                if signal is None:
+                    for room in [room for room in self._rooms.values() if room.session_id == session_id]:
+                        room.presence.ask()
+                    continue
+                key, message = room_of(signal)
+                heard = self._rooms.get(key)
+                if heard is not None:
+                    heard.presence.hear(message)
 
     async def _check_again(self, session_id: str, user_id: str) -> None:
         clients = [c for c in self._clients.get(session_id, ()) if not user_id or c.caller.user_id == user_id]

@@ -204,8 +204,13 @@ class Archive:
     # --- keeping ------------------------------------------------------------------------------------------------
 
     def compact(self, document: str, snapshot: Snapshot, keep: bool) -> bool:
-        """Make a snapshot the document's, unless a newer one is; then pack what it covers."""
+        """Make a snapshot the document's, unless a newer one is; then pack what it covers.
+
+        Every edit stays until the document is forgotten: where the snapshot's last one is missing, it has been.
+        """
         with self._keeping:
+            if not self._holds(document, snapshot.position):
+                return False
             number, generation = self._fresh_generation(document)
             for place, segment in enumerate(snapshot.segments):
                 self._keeper.execute(
@@ -228,6 +233,15 @@ class Archive:
             if taken:
                 self._pack(number, snapshot.position)
             return bool(taken)
+
+    def _holds(self, document: str, position: int) -> bool:
+        found = self._keeper.execute(
+            "select exists (select 1 from entries e where e.document = d.id and position = ?)"
+            " or exists (select 1 from packs p where p.document = d.id and last >= ? and first <= ?)"
+            " from documents d where name = ?",
+            (position, position, position, document),
+        ).fetchone()
+        return found is not None and bool(found[0])
 
     def _fresh_generation(self, document: str) -> tuple[int, int]:
         self._keeper.execute("insert or ignore into documents (name) values (?)", (document,))

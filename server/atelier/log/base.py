@@ -1,9 +1,11 @@
 """The document log: the only truth about a document. An adapter keeps each document's updates in order.
 
 What a log promises:
-- a listener given to `follow` is called on the event loop, in position order, once for each entry that anybody
-  submits after `follow` returned, and only after that entry survives a kill of this process. For what was submitted
-  through this very object, the entry holds the edit object that was given, so that whoever gave it knows it again.
+- a listener given to `follow` is called on the event loop, in position order, once for each entry that is submitted
+  through this object after `follow` returned, and for each that comes from elsewhere and was not yet in what a `read`
+  showed that began after `follow` returned; and only after that entry survives a kill of this process. For what was
+  submitted through this very object, the entry holds the edit object that was given, so that whoever gave it knows it
+  again.
 - `settled` is called once for each submitted edit, with as many as there are at that moment: after the listeners and
   once the edits survive a power cut, or with the error when they were not taken; then nobody has heard of them (or
   nobody can know whether they survive).
@@ -15,6 +17,7 @@ What it does not promise: that an update decodes (whoever appends has validated 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -129,8 +132,25 @@ class Log(Reader, Protocol):
     async def compact(self, document: str, snapshot: Snapshot, *, keep: bool = False) -> bool:
         """Take a snapshot that the caller has verified; says whether it was newer than what was there.
 
+        One of a document that has been forgotten meanwhile changes nothing.
+
         With `keep`, the snapshot stays for `read_at` when newer ones come.
         """
+        ...
+
+    def claim(self, document: str) -> AbstractAsyncContextManager[bool]:
+        """Be the one that compacts a document while the context is open; False: another process is at it."""
+        ...
+
+    async def due(self, age: float) -> list[str]:
+        """Return documents that wait to be compacted since `age` seconds, whoever has them open; not all at once.
+
+        Always empty where edits may lie as they came for as long as they like.
+        """
+        ...
+
+    async def put_off(self, document: str) -> None:
+        """Let a document that cannot be compacted wait anew."""
         ...
 
     async def forget(self, document: str) -> None:

@@ -31,6 +31,10 @@ class Followers:
 
         return end
 
+    def has(self, document: str) -> bool:
+        """Say whether anybody listens."""
+        return document in self._listeners
+
     def tell(self, document: str, entries: Sequence[Entry]) -> None:
         """Give the entries to the document's listeners; one that fails does not keep the others from hearing."""
         for listener in tuple(self._listeners.get(document, ())):

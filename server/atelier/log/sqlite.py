@@ -17,6 +17,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -277,6 +278,17 @@ class SqliteLog:
     async def compact(self, document: str, snapshot: Snapshot, *, keep: bool = False) -> bool:
         """Take a verified snapshot; an older one than what is kept changes nothing."""
         return await self._apart(self._archive.compact, document, snapshot, keep)
+
+    def claim(self, document: str) -> AbstractAsyncContextManager[bool]:
+        """Nobody else compacts: this is the only process."""
+        return nullcontext(True)
+
+    async def due(self, age: float) -> list[str]:
+        """Nothing has to be compacted: edits may lie where they are."""
+        return []
+
+    async def put_off(self, document: str) -> None:
+        """Nothing waits."""
 
     async def forget(self, document: str) -> None:
         """Remove everything of a document."""

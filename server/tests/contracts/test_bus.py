@@ -10,11 +10,14 @@ import pytest_asyncio
 
 from atelier.bus import Bus, open_bus
 
+from ..redis import RedisServer
 
-@pytest_asyncio.fixture(params=["memory://"])
+
+@pytest_asyncio.fixture(params=["memory", "redis"])
 async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
     """An open bus of each kind."""
-    async with open_bus(request.param) as opened:
+    url = "memory://" if request.param == "memory" else request.getfixturevalue("redis_url")
+    async with open_bus(url) as opened:
         yield opened
 
 
@@ -52,6 +55,45 @@ async def test_a_message_has_at_most_64_kib(bus: Bus) -> None:
 
 
 async def test_another_scheme_is_refused() -> None:
-    with pytest.raises(ValueError, match="memory://"):
+    with pytest.raises(ValueError, match="memory:// or redis://"):
         async with open_bus("amqp://x"):
             pass
+
+
+async def test_processes_hear_each_other_in_order_and_are_told_when_something_may_be_lost(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    async with open_bus(redis_url) as one, open_bus(redis_url) as two:
+        async with one.subscribe("a") as here, two.subscribe("a") as there:
+            for n in range(50):
+                await one.publish("a", str(n).encode())
+            for subscriber in (here, there):
+                assert [await anext(subscriber) for _ in range(50)] == [str(n).encode() for n in range(50)]
+            async with two.subscribe("a") as another:  # nobody else looks again because of one who comes
+                await one.publish("a", b"x")
+                for subscriber in (here, there, another):
+                    assert await asyncio.wait_for(anext(subscriber), 5) == b"x"
+            redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+            await one.publish("a", b"y")
+            assert await asyncio.wait_for(anext(here), 5) == b"y"
+            assert await asyncio.wait_for(anext(here), 5) is None
+            assert await asyncio.wait_for(anext(there), 5) in (b"y", None)
+
+
+async def test_without_redis_a_process_hears_itself_and_looks_again_when_it_is_back(
+    redis_url: str, redis_server: RedisServer
+) -> None:
+    async with open_bus(redis_url) as bus, bus.subscribe("a") as before:
+        redis_server.kill()
+        try:
+            await bus.publish("a", b"x")
+            assert await anext(before) == b"x"
+            async with bus.subscribe("b") as after:
+                await bus.publish("b", b"y")
+                assert await anext(after) == b"y"
+                await asyncio.to_thread(redis_server.start)
+                for subscriber in (before, after):
+                    assert await asyncio.wait_for(anext(subscriber), 10) is None
+        finally:
+            if redis_server.process is not None and redis_server.process.poll() is not None:
+                redis_server.start()

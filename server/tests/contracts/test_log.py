@@ -10,23 +10,27 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
 
 from atelier.errors import Unavailable
-from atelier.log import NOTHING, Edit, Entry, Kept, Log, Segment, Snapshot, open_log
+from atelier.log import NOTHING, Edit, Entry, Kept, Log, Segment, Snapshot, Stored, open_log
 from atelier.log.packs import PACKED
 
 KEY = "ses_a:doc_b"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "redis"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty log of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/log.db"
-    return str(request.getfixturevalue("postgres_url"))
+    postgres = str(request.getfixturevalue("postgres_url"))
+    if request.param == "postgresql":
+        return postgres
+    return f"{request.getfixturevalue('redis_url')}?archive={quote(postgres)}"
 
 
 @pytest_asyncio.fixture
@@ -169,6 +173,16 @@ async def test_what_is_forgotten_is_gone_and_its_name_may_be_used_again(log: Log
     assert again[0] > positions[-1]
     assert [e.edit.update for e in (await log.read(KEY)).tail] == [b"c"]
     assert len(await log.history("ses_a:other")) == 1
+
+
+async def test_a_snapshot_of_what_was_forgotten_meanwhile_is_not_taken(log: Log) -> None:
+    positions = await log.append(KEY, edits("a", "b"))
+    await log.forget(KEY)
+    assert not await log.compact(KEY, snapshot(positions[-1], b"ab"), keep=True)
+    assert (await log.read(KEY)) == Stored(NOTHING, ())
+    await log.append(KEY, edits("c"))
+    assert not await log.compact(KEY, snapshot(positions[-1], b"ab"))
+    assert [e.edit.update for e in await log.history(KEY)] == [b"c"]
 
 
 async def test_the_survey_says_what_is_kept(log: Log) -> None:
@@ -387,6 +401,6 @@ async def test_two_servers_on_one_file_refuse(tmp_path: Path) -> None:
 
 
 async def test_another_scheme_is_refused() -> None:
-    with pytest.raises(ValueError, match="sqlite:// or postgresql://"):
+    with pytest.raises(ValueError, match="sqlite://, postgresql:// or redis://"):
         async with open_log("mysql://x/y"):
             pass

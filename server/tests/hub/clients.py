@@ -33,7 +33,8 @@ def _environment() -> dict[str, str]:
 class LiveServer:
     """`atelier serve` on one port and folder; may be killed and started again."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **settings: str) -> None:
+        self.settings = {f"ATELIER_{name.upper()}": value for name, value in settings.items()}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = int(probe.getsockname()[1])
@@ -46,7 +47,7 @@ class LiveServer:
         with (self.data / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 BIN / "atelier", "serve", "--port", str(self.port), "--data", str(self.data), stdout=PIPE, stderr=log,
-                env={**_environment(), "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_FRAME_BYTES": "1048576"},
+                env={**_environment(), "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_FRAME_BYTES": "1048576", **self.settings},
             )  # fmt: skip
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), 20)

@@ -58,6 +58,62 @@ def test_one_s_other_connection_takes_an_id_over_at_a_higher_clock_only() -> Non
     assert presence.leave("new") == {7}
 
 
+def test_one_whose_connection_begins_at_the_clock_of_the_one_before_is_asked_to_say_it_anew() -> None:
+    presence = new()
+    presence.receive("old", ADA, said(7, 4, "{}"))
+    assert presence.receive("new", BOB, said(7, 4, "{}"), first=True).probe is None
+    assert presence.receive("new", ADA, said(7, 4, "{}"), first=True).probe == said(7, 4, "null")
+    assert presence.receive("new", ADA, said(7, 5, "{}")).changed == {7}
+
+
+def test_what_another_process_tells_is_shown_and_not_told_on() -> None:
+    here, there = new(), new()
+    there.receive("a", ADA, said(7, 1, '{"cursor":1}'))
+    here.receive("b", BOB, said(8, 1, "{}"))
+    assert here.hear(b"there", there.news([7])) == {7}
+    assert here.hear(b"there", there.news([7])) == frozenset()
+    assert here.everybody() != there.everybody()
+    assert here.own() == [8]
+    assert there.hear(b"here", here.news([7, 8])) == {8}  # of its own it knows better
+    there.leave("a")
+    assert here.hear(b"there", there.news([7])) == {7}
+    assert heard(here, [7]) == [(7, 1, "null")]
+    assert here.hear(b"there", said(7, 1, '{"user":{"id":"usr_a"}}')) == frozenset()  # said before it left
+
+
+def test_one_who_comes_back_at_another_process_is_taken_over_and_told_gone_by_nobody() -> None:
+    here, there = new(), new()
+    there.receive("old", ADA, said(7, 3, "{}"))
+    here.hear(b"there", there.news([7]))
+    assert here.receive("new", ADA, said(7, 3, "{}"), first=True).probe == said(7, 3, "null")
+    assert here.receive("new", ADA, said(7, 4, "{}")).changed == {7}
+    assert there.hear(b"here", here.news([7])) == {7}
+    assert there.leave("old") == frozenset()
+    assert here.hear(b"there", said(7, 3, "null")) == frozenset()
+    assert here.own() == [7]
+    assert there.own() == []
+
+
+def test_nobody_is_hidden_by_another_process_that_says_the_same_id_of_somebody_else() -> None:
+    presence = new()
+    presence.receive("a", ADA, said(7, 1, "{}"))
+    assert presence.hear(b"there", said(7, 9, '{"user":{"id":"usr_b"}}')) == frozenset()
+    assert presence.own() == [7]
+
+
+def test_what_goes_to_other_processes_is_cut_into_parts_that_hold_everything() -> None:
+    presence = Presence(most_clients=100, most_bytes=2000)
+    state = json.dumps({"x": "y" * 900})
+    for client in range(100):
+        presence.receive("a", ADA, said(client, 1, state))
+    parts = presence.parts(range(100), 8_000)
+    assert len(parts) > 10
+    assert max(map(len, parts)) < 9_100
+    other = new()
+    assert sum(len(other.hear(b"there", part)) for part in parts) == 100
+    assert presence.parts([], 8_000) == []
+
+
 def test_a_removal_goes_out_at_the_same_clock() -> None:
     presence = new()
     presence.receive("a", ADA, said(7, 5, "{}"))

@@ -33,6 +33,11 @@ class YWebsocket {
   destroy() {
     this.provider.destroy();
   }
+  move(url) {
+    this.provider.disconnect();
+    this.provider.serverUrl = this.provider.serverUrl.replace(/ws:\/\/[^/]+/, url.replace("http", "ws"));
+    this.provider.connect();
+  }
   get saved() {
     return this.synced;
   }
@@ -82,6 +87,11 @@ class Hocuspocus {
   disconnect() {
     this.socket.leaving = true;
     this.socket.disconnect();
+  }
+  move(url) {
+    this.socket.configuration.url = this.socket.configuration.url.replace(/ws:\/\/[^/]+/, url.replace("http", "ws"));
+    this.disconnect();
+    this.connect();
   }
   destroy() {
     this.provider.destroy();
@@ -140,6 +150,17 @@ const actions = {
   presence({ client, state: own }) {
     clients.get(client).provider.awareness.setLocalState(own);
   },
+  // Connects to another server from now on, as a proxy would after the one before has gone.
+  move({ client, url }) {
+    clients.get(client).move(url);
+  },
+  async type({ client, letters, pause }) {
+    const content = clients.get(client).doc.getText("content");
+    for (let n = 0; n < letters; n += 1) {
+      content.insert(content.length, String(n % 10));
+      await new Promise((done) => setTimeout(done, pause));
+    }
+  },
   connect: ({ client }) => clients.get(client).connect(),
   disconnect: ({ client }) => clients.get(client).disconnect(),
   destroy({ client }) {
@@ -149,11 +170,12 @@ const actions = {
   state: ({ client }) => state(clients.get(client)),
 };
 
-createInterface({ input: process.stdin }).on("line", (line) => {
+createInterface({ input: process.stdin }).on("line", async (line) => {
   const command = JSON.parse(line);
   let answer;
   try {
-    answer = { id: command.id, ok: actions[command.do](command) ?? null };
+    const found = actions[command.do](command);
+    answer = { id: command.id, ok: (found instanceof Promise ? await found : found) ?? null };
   } catch (error) {
     answer = { id: command.id, error: String(error?.stack ?? error) };
   }

@@ -1,0 +1,79 @@
+"""The bus of several processes: Redis channels, and a bounded queue per subscriber.
+
+A message reaches the subscribers of this process at once, also when Redis is away; those of others through Redis. Who
+may have missed something, because the connection was made anew, sees `None`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import redis.asyncio as redis
+import structlog
+
+from atelier.bus.memory import Subscriber, checked
+from atelier.channels import FAILURES, Channels
+
+logger = structlog.get_logger(__name__)
+_BEGIN_SECONDS = 2.0
+
+
+class RedisBus:
+    """See the module. Made by `open_bus`."""
+
+    def __init__(self, pool: redis.Redis, channels: Channels) -> None:
+        self._redis = pool
+        self._channels = channels
+        self._own = secrets.token_bytes(8)
+        self._topics: dict[str, set[Subscriber]] = {}
+
+    async def publish(self, topic: str, message: bytes) -> None:
+        """Give the message to everyone who is subscribed now; whom it cannot reach will look again.
+
+        Raises:
+            ValueError: the message has more than 64 KiB.
+        """
+        checked(message)
+        for subscriber in self._topics.get(topic, ()):
+            subscriber.push(message)
+        try:
+            await self._redis.publish(_channel(topic), self._own + message)
+        except FAILURES as error:
+            logger.warning("a signal reached this process only", topic=topic, error=str(error))
+
+    @asynccontextmanager
+    async def subscribe(self, topic: str, *, bound: int = 256) -> AsyncIterator[AsyncIterator[bytes | None]]:
+        """Receive while the context is open; without Redis, what this process says, and `None` once it is back."""
+        subscriber = Subscriber(bound)
+        begun = asyncio.Event()
+
+        def heard(message: bytes | None) -> None:
+            if message is None:
+                if begun.is_set():
+                    subscriber.push(None)
+                begun.set()
+            elif message[:8] != self._own:
+                subscriber.push(message[8:])
+
+        end = self._channels.listen(_channel(topic), heard)
+        self._topics.setdefault(topic, set()).add(subscriber)
+        try:
+            try:
+                async with asyncio.timeout(_BEGIN_SECONDS):
+                    await begun.wait()
+            except TimeoutError:
+                begun.set()  # so that its beginning says "look again"
+            yield subscriber
+        finally:
+            end()
+            members = self._topics[topic]
+            members.discard(subscriber)
+            if not members:
+                del self._topics[topic]
+
+
+def _channel(topic: str) -> str:
+    return f"atelier:bus:{topic}"
