@@ -13,6 +13,9 @@ from typing import Protocol
 
 
 class Bus(Protocol):
+    alone: bool
+    """Whether this process can hear nobody but itself."""
+
     async def publish(self, topic: str, message: bytes) -> None: ...
 
     def subscribe(

@@ -53,6 +53,8 @@ class Subscriber:
 class MemoryBus:
     """Delivers on the event loop, in order."""
 
+    alone = True
+
     def __init__(self) -> None:
         self._topics: dict[str, set[Subscriber]] = {}
 

@@ -24,6 +24,8 @@ _BEGIN_SECONDS = 2.0
 class RedisBus:
     """See the module. Made by `open_bus`."""
 
+    alone = False
+
     def __init__(self, pool: redis.Redis, channels: Channels) -> None:
         self._redis = pool
         self._channels = channels

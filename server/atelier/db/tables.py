@@ -190,6 +190,8 @@ runs = Table(
     _time("created_at"),
     _time("started_at", nullable=True),
     _time("ended_at", nullable=True),
+    Column("holder", String(64)),  # the server process that runs it, and when that last said so
+    _time("held_at", nullable=True),
 )
 run_events = Table(
     "run_events",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, insert, select, update
+from sqlalchemy import RowMapping, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atelier.db.tables import run_events, runs, sessions, users
@@ -38,8 +38,25 @@ async def latest(db: AsyncConnection, session_id: str, most: int) -> list[RowMap
     return list((await db.execute(query)).mappings())
 
 
-async def unfinished(db: AsyncConnection) -> list[RowMapping]:
-    return list((await db.execute(select(runs).where(runs.c.status != "ended"))).mappings())
+async def unfinished(db: AsyncConnection, held_before: int) -> list[RowMapping]:
+    """Return runs that have not ended and that no process has said to hold since then."""
+    forgotten = or_(runs.c.held_at.is_(None), runs.c.held_at < held_before)
+    return list((await db.execute(select(runs).where(runs.c.status != "ended", forgotten))).mappings())
+
+
+async def hold(db: AsyncConnection, holder: str, at: int) -> None:
+    await db.execute(update(runs).where(runs.c.holder == holder, runs.c.status != "ended").values(held_at=at))
+
+
+async def take_over(db: AsyncConnection, run_id: str, held_before: int, holder: str, at: int) -> bool:
+    """Make a run that was left behind one's own; only one process succeeds."""
+    forgotten = or_(runs.c.held_at.is_(None), runs.c.held_at < held_before)
+    taken = await db.execute(
+        update(runs)
+        .where(runs.c.id == run_id, runs.c.status != "ended", forgotten)
+        .values(holder=holder, held_at=at)
+    )
+    return bool(taken.rowcount)
 
 
 async def add_events(db: AsyncConnection, rows: list[dict[str, Any]]) -> None:

@@ -1,14 +1,19 @@
 """Runs: asked for, queued, executed, recorded.
 
 Theory of operation. `Runs` owns a fair queue and one task per running program. A run is a row from the start
-(queued, running, ended), so a server that was killed finds what it left behind and ends it as `lost`; it never runs
-something twice. The files are read from the log when the run starts, not when it is asked for.
+(queued, running, ended), so what a server that was killed has left behind is found and ended as `lost`; nothing is ever
+run twice. The files are read from the log when the run starts, not when it is asked for.
+
+Of several server processes each says every few seconds that it holds its runs; what nobody has held for a while is
+lost. Input and a wish to stop reach the process that holds the run over the bus.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import json
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -40,6 +45,10 @@ FIRST_OUTPUT = Histogram("atelier_run_first_output_seconds", "From the request t
 _LIST = 50  # what is listed is also what is kept
 _WAITING_INPUT = 1024 * 1024  # bytes typed that a program has not read
 _LOOK_AFTER = 2.0  # seconds; finding out what the sandbox can do takes a moment that the start should not
+_HOLD_SECONDS = 5.0
+_LOST_AFTER = 20.0
+_TOPIC = "runs"
+_TYPED = 32 * 1024  # bytes of input in one signal
 _ENTRIES = ("main.py", "main.ts", "main.mjs", "main.js", "main.sh", "index.js", "index.ts")
 
 
@@ -68,12 +77,14 @@ class Runs:
         self._running = 0
         self._tasks = TaskGroup("runs")
         self._open = True
+        self._own = new_id("prc")
 
     async def __aenter__(self) -> Self:
-        async with self._services.db.begin() as db:
-            left = await queries.unfinished(db)
-        for row in left:
-            await self._end_lost(row["session_id"], row["id"])
+        if self._services.bus.alone:
+            await self._end_left_behind(times.now() + 1)
+        else:
+            self._tasks.start(self._hold(), name="hold")
+            self._tasks.start(self._hear(), name="hear")
         self._tasks.start(self._look(), name="look at the sandbox")
         return self
 
@@ -84,6 +95,49 @@ class Runs:
         await self._tasks.cancel()
         for run_id, live in list(self._live.items()):
             await self._end_lost(live.session_id, run_id)
+
+    async def _hold(self) -> None:
+        """Say that this process is there, and end what others left behind."""
+        while True:
+            try:
+                async with self._services.db.begin() as db:
+                    await queries.hold(db, self._own, times.now())
+                await self._end_left_behind(times.now() - int(_LOST_AFTER * 1000))
+            except AtelierError as error:
+                logger.warning("runs are not looked after just now", code=error.code)
+            await asyncio.sleep(_HOLD_SECONDS)
+
+    async def _end_left_behind(self, held_before: int) -> None:
+        async with self._services.db.begin() as db:
+            left = await queries.unfinished(db, held_before)
+        for row in left:
+            async with self._services.db.begin() as db:
+                mine = await queries.take_over(db, row["id"], held_before, self._own, times.now())
+            if mine:
+                await self._end_lost(row["session_id"], row["id"])
+
+    async def _hear(self) -> None:
+        """Do what people on other processes ask of the runs of this one."""
+        async with self._services.bus.subscribe(_TOPIC, bound=4096) as signals:
+            async for signal in signals:
+                asked = json.loads(signal or b"{}")
+                live = self._live.get(asked.get("run", ""))
+                if live is None:
+                    continue
+                try:
+                    if asked["do"] == "cancel":
+                        await self.cancel(live.session_id, asked["run"])
+                    else:
+                        data = base64.b64decode(asked["data"])
+                        await self.write(live.session_id, asked["run"], data, close=asked["close"])
+                except AtelierError as error:
+                    logger.info("refused to another process", run=asked["run"], code=error.code)
+
+    async def _ask(self, run: Run, **what: Any) -> None:
+        """Ask the process that holds a run, if it is still going."""
+        if run.status != "ended" and not self._services.bus.alone:
+            message = json.dumps({"run": run.id, **what}).encode()
+            await self._services.bus.publish(_TOPIC, message)
 
     async def _look(self) -> None:
         """Ask for the capabilities before the first person has to wait for them."""
@@ -130,6 +184,8 @@ class Runs:
                 limits=asdict(limits),
                 status="queued",
                 created_at=times.now(),
+                holder=self._own,
+                held_at=times.now(),
             )
         self._live[run_id] = live = _Live(session_id, caller.user_id, spec)
         self._queue.put(caller.user_id, run_id)
@@ -164,9 +220,13 @@ class Runs:
         Raises:
             Conflict: `stdin_given` with the request for the run; `stdin_full`, the program does not read.
         """
-        await self.get(session_id, run_id)
+        run = await self.get(session_id, run_id)
         live = self._live.get(run_id)
         if live is None:
+            for start in range(0, max(1, len(data)), _TYPED):
+                part = data[start : start + _TYPED]
+                last = start + _TYPED >= len(data)
+                await self._ask(run, do="write", data=base64.b64encode(part).decode(), close=close and last)
             return
         if live.spec.get("stdin") is not None:
             raise Conflict(
@@ -186,9 +246,10 @@ class Runs:
 
     async def cancel(self, session_id: str, run_id: str) -> None:
         """End a run, queued or running; one that has ended stays as it is."""
-        await self.get(session_id, run_id)
+        run = await self.get(session_id, run_id)
         live = self._live.get(run_id)
         if live is None:
+            await self._ask(run, do="cancel")
             return
         live.cancelled = True
         if self._queue.drop(run_id):

@@ -208,6 +208,37 @@ async def test_a_long_document_is_compacted_into_postgresql_while_people_write(c
         assert await same([ada, bob, carol]) == text
 
 
+async def test_a_run_is_seen_fed_and_stopped_from_another_process_and_outlives_one_that_starts(
+    cluster: Cluster,
+) -> None:
+    async with cluster.worlds() as (one, two):
+        await one.put("Ada", "echo.py", "print('hello', input())\nwhile True: pass\n")
+        runs = f"/sessions/{one.session}/runs"
+        run = (await one.call("Ada", "POST", runs, json={"entry": "echo.py"})).json()["id"]
+        await two.server.end()
+        await two.server.start()  # ends nothing that another process holds
+        assert (await two.call("Bob", "POST", f"{runs}/{run}/stdin", json={"data": "Bob\n"})).is_success
+
+        async def printed() -> str:
+            found = []
+            async with two.http.stream(
+                "GET",
+                f"{two.server.url}/api/v1{runs}/{run}/events",
+                headers={"Authorization": f"Bearer {two.tokens['Bob']}"},
+            ) as lines:
+                async for line in lines.aiter_lines():
+                    found.append(line)
+                    if "hello" in line:
+                        assert (await two.call("Bob", "DELETE", f"{runs}/{run}")).is_success
+                    if line == "event: exited":
+                        break
+            return "\n".join(found)
+
+        assert "hello Bob" in await asyncio.wait_for(printed(), 30)
+        ended = (await two.call("Bob", "GET", f"{runs}/{run}")).json()
+        assert ended["result"]["reason"] == "cancelled"
+
+
 @pytest.mark.parametrize(
     ("missing", "word"),
     [("db_url", "ATELIER_DB_URL"), ("bus_url", "memory://"), ("secret_key", "ATELIER_SECRET_KEY")],
