@@ -212,7 +212,7 @@ async def test_a_run_is_seen_fed_and_stopped_from_another_process_and_outlives_o
     cluster: Cluster,
 ) -> None:
     async with cluster.worlds() as (one, two):
-        await one.put("Ada", "echo.py", "print('hello', input())\nwhile True: pass\n")
+        await one.put("Ada", "echo.py", "print('hello ' + input())\nwhile True: pass\n")
         runs = f"/sessions/{one.session}/runs"
         run = (await one.call("Ada", "POST", runs, json={"entry": "echo.py"})).json()["id"]
         await two.server.end()
