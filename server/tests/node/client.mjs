@@ -1,15 +1,19 @@
 // Unmodified Yjs clients, driven by lines of JSON: {id, do, …} on stdin, {id, …} on stdout.
 import { createInterface } from "node:readline";
-import { HocuspocusProvider, HocuspocusProviderWebsocket } from "@hocuspocus/provider";
+import * as hocuspocus4 from "@hocuspocus/provider";
+import * as hocuspocus2 from "hocuspocus-2";
+import * as hocuspocus3 from "hocuspocus-3";
 import WebSocket from "ws";
-import { WebsocketProvider } from "y-websocket";
+import * as yWebsocket3 from "y-websocket";
+import * as yWebsocket1 from "y-websocket-1";
+import * as yWebsocket2 from "y-websocket-2";
 import * as Y from "yjs";
 
 const clients = new Map();
-const sockets = new Map(); // one Hocuspocus socket per person
+const sockets = new Map(); // one Hocuspocus socket per person and version
 
 class YWebsocket {
-  constructor({ url, session, document, token }) {
+  constructor({ WebsocketProvider }, { url, session, document, token }) {
     this.doc = new Y.Doc();
     this.pending = new Set();
     const path = `${url.replace("http", "ws")}/api/v1/sessions/${session}/documents`;
@@ -44,7 +48,7 @@ class YWebsocket {
 }
 
 class Hocuspocus {
-  constructor({ url, session, document, token, name }) {
+  constructor({ HocuspocusProvider, HocuspocusProviderWebsocket }, { url, session, document, token, name }) {
     this.doc = new Y.Doc();
     if (!sockets.has(name)) {
       sockets.set(
@@ -65,10 +69,10 @@ class Hocuspocus {
       name: document,
       document: this.doc,
       token,
-      onAuthenticated: ({ scope }) => (this.scope = scope),
+      onAuthenticated: (event) => (this.scope = event?.scope),
       onClose: ({ event }) => (this.closed = { code: event.code, reason: String(event.reason ?? "") }),
     });
-    this.provider.attach();
+    if (HocuspocusProvider !== hocuspocus2.HocuspocusProvider) this.provider.attach();
   }
   get synced() {
     return this.provider.synced && this.socket.status === "connected";
@@ -99,7 +103,14 @@ class Hocuspocus {
   }
 }
 
-const DIALECTS = { "y-websocket": YWebsocket, hocuspocus: Hocuspocus };
+const DIALECTS = {
+  "y-websocket": [YWebsocket, yWebsocket3],
+  "y-websocket-1": [YWebsocket, yWebsocket1],
+  "y-websocket-2": [YWebsocket, yWebsocket2],
+  hocuspocus: [Hocuspocus, hocuspocus4],
+  "hocuspocus-2": [Hocuspocus, hocuspocus2],
+  "hocuspocus-3": [Hocuspocus, hocuspocus3],
+};
 
 const state = (client) => {
   const text = client.doc.getText("content");
@@ -109,7 +120,7 @@ const state = (client) => {
     synced: client.synced,
     saved: client.saved,
     unsynced: client.provider.unsyncedChanges ?? 0,
-    scope: client.scope ?? null,
+    scope: client.scope ?? client.provider.authorizedScope ?? null, // 2.x says it there alone
     closed: client.closed ?? null,
     vector: Buffer.from(Y.encodeStateVector(client.doc)).toString("hex"),
     people: awareness === null ? [] : [...awareness.getStates()].map(([id, s]) => ({ id, own: id === client.doc.clientID, ...s })),
@@ -119,7 +130,8 @@ const state = (client) => {
 
 const actions = {
   open(command) {
-    clients.set(command.client, new DIALECTS[command.dialect](command));
+    const [Client, library] = DIALECTS[command.dialect];
+    clients.set(command.client, new Client(library, command));
   },
   insert({ client, at, text }) {
     const content = clients.get(client).doc.getText("content");
