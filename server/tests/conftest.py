@@ -22,6 +22,15 @@ BASE = "http://testserver"
 pytest_plugins = ["tests.postgres", "tests.redis"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `make soak` asks for; `make test` runs a fixed share."""
+    parser.addoption("--soak-minutes", type=float, default=0, help="run schedules of fresh seeds for so long")
+    parser.addoption("--histories", type=int, default=300, help="how many histories to compare with Yjs")
+    parser.addoption(
+        "--fuzz-seconds", type=float, default=3, help="feed each decoder made-up bytes for so long"
+    )
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings of a server on a scratch folder, with limits that tests do not run into."""

@@ -1,6 +1,6 @@
 """Documents: what is in them, and edits that the server makes as a collaborator."""
 
-from atelier.documents.compact import apart, compact_if_long, end_workers, is_long, size_of
+from atelier.documents.compact import apart, compact_if_long, end_workers, is_long, size_of, waits
 from atelier.documents.crdt import (
     EMPTY_STATE,
     EMPTY_UPDATE,
@@ -74,5 +74,6 @@ __all__ = [
     "text_of",
     "uint",
     "validate",
+    "waits",
     "whole",
 ]

@@ -17,7 +17,7 @@ from typing import ParamSpec, TypeVar
 
 import structlog
 
-from atelier.documents.crdt import EMPTY_UPDATE, fold, merged, squashed, state_of
+from atelier.documents.crdt import EMPTY_UPDATE, difference, fold, merged, squashed, state_of
 from atelier.documents.shape import ranges
 from atelier.documents.split import PART_BYTES, split
 from atelier.documents.state import State
@@ -81,12 +81,41 @@ def compacted(stored: Stored) -> Snapshot:
     Raises:
         RuntimeError: what was made is not what was there.
     """
-    segments = stored.snapshot.segments
+    snapshot = stored.snapshot
+    segments = snapshot.segments
     old = sum(len(segment.update) for segment in segments)
-    if stored.snapshot.state and old > PART_BYTES and len(segments) < 2 * (old // PART_BYTES) + 8:
+    if (
+        old > PART_BYTES
+        and len(segments) < 2 * (old // PART_BYTES) + 8
+        and snapshot.state
+        and not waits(snapshot)
+    ):
         return _appended(stored)
     whole = squashed(merged(stored))
-    return Snapshot(stored.position, state_of(whole), split(whole))
+    return Snapshot(stored.position, _vector(whole), split(whole))
+
+
+def waits(snapshot: Snapshot) -> bool:
+    """Say whether a snapshot holds structs that wait for one that is missing.
+
+    They cannot stay in a part of their own: Yjs does not always look at them again when the missing one has come.
+    """
+    state = State(snapshot.state)
+    for segment in snapshot.segments:
+        ends = segment.ends or State.of(ranges(segment.update)[0]).encode()
+        if not state.covers(ends):
+            return True
+    return False
+
+
+def _vector(whole: bytes) -> bytes:
+    """Return the state vector of an update as Yjs has it, which counts what waits for another client's struct."""
+    state = state_of(whole)
+    if difference(whole, state)[:1] == b"\x00":
+        return state
+    counted = State()
+    counted.add(ranges(whole)[0])
+    return counted.encode()
 
 
 def _appended(stored: Stored) -> Snapshot:

@@ -14,6 +14,7 @@ import structlog
 from pycrdt import Doc, Text, get_update, merge_updates
 
 from atelier.documents.shape import DEEPEST, announces_too_much, is_keystroke, is_sane
+from atelier.documents.state import decode, encode
 from atelier.errors import Invalid
 from atelier.log import Stored
 
@@ -121,10 +122,10 @@ def difference(update: bytes, state: bytes) -> bytes:
 
 
 def state_of(update: bytes) -> bytes:
-    """Return the state vector of a document that has applied `update` and nothing else."""
+    """Return the state vector of a document that has applied `update` and nothing else, byte for byte as Yjs has it."""
     doc: Doc[Any] = Doc(skip_gc=True)
     doc.apply_update(update)
-    return bytes(doc.get_state())
+    return encode({client: clock for client, clock in decode(doc.get_state()).items() if clock})
 
 
 def squashed(update: bytes) -> bytes:

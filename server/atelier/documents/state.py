@@ -29,6 +29,14 @@ class State:
                     again = self._waiting.pop(client)
                     self.add((client, *waiting) for waiting in sorted(again))
 
+    @classmethod
+    def of(cls, found: Iterable[Range]) -> State:
+        """Return where the structs of each client end, whether or not what is before them is there."""
+        made = cls()
+        for client, _, end in found:
+            made._clocks[client] = max(end, made._clocks.get(client, 0))
+        return made
+
     def covers(self, ends: bytes) -> bool:
         """Say whether everything that a part holds is there; False when it does not say where it ends."""
         return bool(ends) and all(self._clocks.get(client, 0) >= end for client, end in decode(ends).items())

@@ -24,9 +24,10 @@ from atelier.documents import (
     ranges,
     split,
     state_of,
+    waits,
 )
 from atelier.hub.deletions import Ranges, covers, join
-from atelier.log import Entry, Stored
+from atelier.log import Edit, Entry, Stored
 
 _SMALL = 64 * 1024  # bytes
 logger = structlog.get_logger(__name__)
@@ -36,15 +37,21 @@ class Shelf:
     """See the module."""
 
     def __init__(self, stored: Stored) -> None:
-        self._segments = stored.snapshot.segments
+        snapshot = stored.snapshot
+        self._segments = snapshot.segments
         self._tail: list[bytes] = []
         self._folded: list[bytes] | None = []
         self._whole: bytes | None = None
         self._fresh: list[Entry] = []
         self.position = stored.position
         self.used = time.monotonic()
-        if stored.snapshot.state:
-            self._state = State(stored.snapshot.state)
+        if snapshot.state and waits(snapshot):
+            # All of it is one tail, so that what waits and what it waits for come in one update.
+            self._state = State()
+            self._segments = ()
+            self._fresh = [Entry(0, Edit(segment.update, "", 0)) for segment in snapshot.segments]
+        elif snapshot.state:
+            self._state = State(snapshot.state)
         else:  # written by an earlier Atelier
             self._state = State(state_of(fold([segment.update for segment in self._segments])))
         self._deleted: Ranges = {}

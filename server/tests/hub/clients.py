@@ -108,14 +108,14 @@ class Node:
 
 
 @asynccontextmanager
-async def node() -> AsyncIterator[Node]:
+async def node(program_file: str = "client.mjs") -> AsyncIterator[Node]:
     """Run Node around a block."""
     if not (NODE_TESTS / "node_modules").exists():
         assert os.environ.get("CI") != "true", "the Node packages of the tests are missing"
         pytest.skip("deploy/setup.sh node server/tests/node")
     program = shutil.which("node", path=str(BIN)) or "node"
     process = await asyncio.create_subprocess_exec(
-        program, "client.mjs", cwd=NODE_TESTS, stdin=PIPE, stdout=PIPE, stderr=None, limit=64 * 1024 * 1024
+        program, program_file, cwd=NODE_TESTS, stdin=PIPE, stdout=PIPE, stderr=None, limit=64 * 1024 * 1024
     )
     running = Node(process)
     try:
