@@ -7,13 +7,14 @@ kept (`skip_gc`), since undo, history and attribution read it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from pycrdt import Doc, Text, get_update, merge_updates
 
-from atelier.documents.shape import DEEPEST, announces_too_much, is_keystroke, is_sane
+from atelier.documents.shape import DEEPEST, announces_too_much, check, is_keystroke, is_sane
 from atelier.documents.state import decode, encode
 from atelier.errors import Invalid
 from atelier.log import Stored
@@ -25,14 +26,58 @@ TEXT = "content"
 _FOLD = 32
 
 
+def apply(doc: Doc[Any], update: bytes) -> None:
+    """Apply an update.
+
+    Raises:
+        ValueError: it does not decode, or does not fit the document. After a panic of the library, which is no
+            Exception, the document is of no more use.
+    """
+    with _guarded():
+        doc.apply_update(update)
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    try:
+        yield
+    except ValueError:
+        raise
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise Panicked(str(error)) from error
+
+
+class Panicked(ValueError):
+    """The library below gave up in the middle of its work."""
+
+
 def is_valid(update: bytes) -> bool:
-    """Say whether bytes decode as a Yjs update, and safely so; costs a microsecond for a keystroke."""
+    """Say whether Yjs and we can decode what somebody sent; costs a microsecond for a keystroke.
+
+    Stricter than `decodes`: yrs takes ids and numbers that no JavaScript number can hold, on which every browser that is
+    sent them throws.
+    """
     if is_keystroke(update):
         return True
     try:
+        check(update)
+    except (IndexError, ValueError, RecursionError):
+        return False
+    return decodes(update)
+
+
+def decodes(update: bytes) -> bool:
+    """Say whether bytes decode as a Yjs update, and safely so."""
+    try:
         if is_sane(update):
             # A state vector can be had of an update whose rest does not decode; applying it reads all of it.
-            Doc(skip_gc=True).apply_update(update)
+            apply(Doc(skip_gc=True), update)
             return True
     except ValueError:
         pass
@@ -79,11 +124,12 @@ def fold(updates: Sequence[bytes]) -> bytes:
     if not updates:
         return EMPTY_UPDATE
     level = list(updates)
-    while len(level) > 1:
-        level = [
-            merge_updates(*level[i : i + _FOLD]) if i + 1 < len(level) else level[i]
-            for i in range(0, len(level), _FOLD)
-        ]
+    with _guarded():
+        while len(level) > 1:
+            level = [
+                merge_updates(*level[i : i + _FOLD]) if i + 1 < len(level) else level[i]
+                for i in range(0, len(level), _FOLD)
+            ]
     return level[0]
 
 
@@ -98,7 +144,7 @@ def merged(stored: Stored) -> bytes:
     try:
         whole = fold(parts)
         if len(parts) > 1:
-            Doc(skip_gc=True).apply_update(whole)
+            apply(Doc(skip_gc=True), whole)
         return whole
     except ValueError:
         return _one_by_one(parts)
@@ -106,25 +152,32 @@ def merged(stored: Stored) -> bytes:
 
 def _one_by_one(updates: Sequence[bytes]) -> bytes:
     doc: Doc[Any] = Doc(skip_gc=True)
+    taken: list[bytes] = []
     for number, update in enumerate(updates):
         try:
-            doc.apply_update(update)
-        except ValueError:
+            apply(doc, update)
+            taken.append(update)
+        except ValueError as error:
             logger.warning(
                 "an update does not fit its document and is left out", number=number, bytes=len(update)
             )
+            if isinstance(error, Panicked):
+                doc = Doc(skip_gc=True)
+                for before in taken:
+                    apply(doc, before)
     return bytes(doc.get_update())
 
 
 def difference(update: bytes, state: bytes) -> bytes:
     """Return what of `update` a client at `state` lacks."""
-    return get_update(update, state)
+    with _guarded():
+        return get_update(update, state)
 
 
 def state_of(update: bytes) -> bytes:
     """Return the state vector of a document that has applied `update` and nothing else, byte for byte as Yjs has it."""
     doc: Doc[Any] = Doc(skip_gc=True)
-    doc.apply_update(update)
+    apply(doc, update)
     return encode({client: clock for client, clock in decode(doc.get_state()).items() if clock})
 
 
@@ -135,7 +188,7 @@ def squashed(update: bytes) -> bytes:
         RuntimeError: what was encoded is not what was there; nothing must be trimmed then.
     """
     doc: Doc[Any] = Doc(skip_gc=True)
-    doc.apply_update(update)
+    apply(doc, update)
     state = bytes(doc.get_state())
     encoded = bytes(doc.get_update())
     # What waits for a missing update: structs, and deletions of structs that have not come yet.
@@ -143,7 +196,7 @@ def squashed(update: bytes) -> bytes:
     if residue != EMPTY_UPDATE:
         encoded = merge_updates(encoded, residue)
     again: Doc[Any] = Doc(skip_gc=True)
-    again.apply_update(encoded)
+    apply(again, encoded)
     if again.get_state() != state or _text(again) != _text(doc):
         raise RuntimeError("a compacted document is not what was there before")
     return encoded
@@ -152,7 +205,7 @@ def squashed(update: bytes) -> bytes:
 def text_in(update: bytes) -> str:
     """Return the text of a document given as one update."""
     doc: Doc[Any] = Doc(skip_gc=True)
-    doc.apply_update(update)
+    apply(doc, update)
     return _text(doc)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pycrdt import Doc, Map, Text, TransactionEvent, UndoManager
 
-from atelier.documents.crdt import TEXT
+from atelier.documents.crdt import TEXT, apply
 
 _MOST_LINES = 4_000  # beyond this, a line diff costs more than sending the changed middle
 _SIMPLE = (str, int, float, bool, NoneType)
@@ -35,7 +35,7 @@ def change_text(whole: bytes, spans_of: Callable[[str], Sequence[Span]]) -> Chan
     """Change a document's text by the spans that `spans_of` chooses; None when there are none."""
     doc: Doc[Any] = Doc(skip_gc=True)
     text = doc.get(TEXT, type=Text)
-    doc.apply_update(whole)
+    apply(doc, whole)
     old = str(text)
     spans = sorted(spans_of(old))
     if not spans:
@@ -59,7 +59,7 @@ def change_map(
     """Change the entries of a root map by the patch that `decide` makes from its present content."""
     doc: Doc[Any] = Doc(skip_gc=True)
     root = doc.get(name, type=Map)
-    doc.apply_update(whole)
+    apply(doc, whole)
     patch = decide(plain(root))
     if not patch:
         return None
@@ -85,7 +85,7 @@ def read_map(whole: bytes, name: str) -> dict[str, dict[str, Any]]:
     """Return the entries of a root map that are maps themselves; anything else in it is not ours."""
     doc: Doc[Any] = Doc(skip_gc=True)
     root = doc.get(name, type=Map)
-    doc.apply_update(whole)
+    apply(doc, whole)
     return plain(root)
 
 

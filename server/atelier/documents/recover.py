@@ -8,7 +8,7 @@ from typing import Any
 
 from pycrdt import Doc, Text
 
-from atelier.documents.crdt import EMPTY_UPDATE, TEXT, difference, fold, is_valid, squashed, state_of
+from atelier.documents.crdt import EMPTY_UPDATE, TEXT, apply, decodes, difference, fold, squashed, state_of
 from atelier.documents.split import split
 from atelier.documents.state import decode
 from atelier.log import Segment, Snapshot, Stored
@@ -66,7 +66,7 @@ def rebuilt(updates: Iterable[bytes]) -> tuple[Rebuilt, int]:
     good = [update for update in updates if _taken(doc, update, "an update", damages)]
     try:
         whole = squashed(fold(good))
-    except (ValueError, RuntimeError):
+    except ValueError:
         # They can be read one by one only; what waits for an update that is missing is not in it then.
         whole = bytes(doc.get_update())
     segments = split(whole) if whole != EMPTY_UPDATE else ()
@@ -75,11 +75,11 @@ def rebuilt(updates: Iterable[bytes]) -> tuple[Rebuilt, int]:
 
 def _taken(doc: Doc[Any], update: bytes, name: str, damages: list[str]) -> bool:
     """Apply an update, if it can be; else note its name."""
-    if not is_valid(update):
+    if not decodes(update):
         damages.append(f"{name} is no Yjs update ({len(update):,} bytes)")
         return False
     try:
-        doc.apply_update(update)
+        apply(doc, update)
     except ValueError as error:
         damages.append(f"{name} does not fit the rest: {error}")
         return False

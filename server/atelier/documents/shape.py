@@ -7,6 +7,7 @@ that could do either is walked here first. Almost none could: the check for that
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,23 +16,29 @@ DEEPEST = 64
 _OPENINGS = 1_000  # so many nested values are decoded safely, whatever the stack
 _LONG_MAP = re.compile(rb"\x76[\x80-\xff]{2}")
 _NUMBERS = {122: 8, 123: 8, 124: 4}  # bigint, float64, float32
-_V = rb"(?:[\x80-\xff]{0,6}[\x00-\x7f]|[\x80-\xff]{7}[\x00-\x0f])"  # a client id: 53 bits
-_N = rb"[\x80-\xff]{0,3}[\x00-\x7f]"  # a clock or length, well below the 32 bits that yrs allows
+# Each number is written in one way only, so that equal ones are equal bytes.
+_V = rb"(?:[\x80-\xff]{0,6}[\x01-\x7f]|[\x80-\xff]{7}[\x01-\x0f]|\x00)"  # a client id: 53 bits
+_L = rb"[\x80-\xff]{0,3}[\x01-\x7f]"  # a length, well below the 32 bits that yrs allows
+_N = rb"(?:" + _L + rb"|\x00)"  # a clock
 _KEYSTROKE = re.compile(
     # One client, one struct: a string of less than 128 bytes beside what is there, or first in the root `content`; or
     # no struct. Then deletions: none, or one range of one client.
-    rb"(?:\x01\x01"
+    rb"(?:\x01\x01(?P<client>" + _V + rb")(?P<clock>" + _N + rb")"
+    rb"(?:\xc4(?P<left>"
     + _V
+    + rb")(?P<left_at>"
     + _N
-    + rb"(?:\xc4"
-    + (_V + _N) * 2
-    + rb"|[\x84\x44]"
+    + rb")(?P<right>"
     + _V
+    + rb")(?P<right_at>"
     + _N
-    + rb"|\x04\x01\x07content)"
-    rb"(?P<length>[\x01-\x7f])(?P<text>.+?)|\x00)(?:\x00|\x01" + _V + rb"\x01" + _N * 2 + rb")",
+    + rb")"
+    rb"|[\x84\x44](?P<side>" + _V + rb")(?P<side_at>" + _N + rb")"
+    rb"|\x04\x01\x07content)"
+    rb"(?P<length>[\x01-\x7f])(?P<text>.+?)|\x00)(?:\x00|\x01" + _V + rb"\x01" + _N + _L + rb")",
     re.DOTALL,
 )
+_LARGEST = 2**53 - 1  # that a JavaScript number can hold
 Range = tuple[int, int, int]
 """Client, and the clocks where its structs (or deletions) start and end."""
 
@@ -43,10 +50,22 @@ def is_keystroke(update: bytes) -> bool:
     found = _KEYSTROKE.fullmatch(update)
     if found is None:
         return False
-    text = found["text"]
+    client, clock, left, left_at, right, right_at, side, side_at, length, text = found.groups()
     if text is None:
         return True
-    return found["length"][0] == len(text) and (text.isascii() or _decodes(text))
+    if length[0] != len(text) or not (text.isascii() or _decodes(text)):
+        return False
+    # Beside what the same client wrote earlier, or what another did.
+    return (
+        (side != client or _less(side_at, clock))
+        and (left != client or _less(left_at, clock))
+        and (right != client or _less(right_at, clock))
+    )
+
+
+def _less(one: bytes, other: bytes) -> bool:
+    """Compare two numbers that are written as short as they can be."""
+    return (len(one), one[::-1]) < (len(other), other[::-1])
 
 
 def _decodes(text: bytes) -> bool:
@@ -70,6 +89,22 @@ def is_sane(update: bytes) -> bool:
     except (IndexError, ValueError):
         return False
     return True
+
+
+def check(update: bytes) -> None:
+    """Walk an update that somebody sent, and refuse what only some decoders take.
+
+    Raises:
+        IndexError, ValueError: a browser that is sent this would throw, whoever it belongs to.
+    """
+    walk = _Walk(update, strict=True)
+    for _ in walk.structs():
+        pass
+    walk.deletions()
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(name)
 
 
 def announces_too_much(data: bytes, each: int) -> bool:
@@ -127,10 +162,11 @@ def ranges(update: bytes) -> tuple[list[Range], list[Range]]:
 class _Walk:
     """Reads an update from left to right. IndexError: it ends too early; ValueError: nothing that Yjs would write."""
 
-    __slots__ = ("_data", "_needs", "at")
+    __slots__ = ("_data", "_strict", "at")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, strict: bool = False) -> None:
         self._data = data
+        self._strict = strict
         self.at = 0
 
     def uint(self) -> int:
@@ -140,9 +176,11 @@ class _Walk:
             self.at += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
+                if value > _LARGEST:
+                    raise ValueError
                 return value
             shift += 7
-            if shift > 63:
+            if shift > 49:
                 raise ValueError
 
     def structs(self) -> Iterator[Struct]:
@@ -163,8 +201,10 @@ class _Walk:
         for _ in range(self.uint()):
             client = self.uint()
             for _ in range(self.uint()):
-                start = self.uint()
-                found.append((client, start, start + self.uint()))
+                start, length = self.uint(), self.uint()
+                if self._strict and not length:
+                    raise ValueError  # where it has to wait, Yjs cannot write it down
+                found.append((client, start, start + length))
         return found
 
     def _struct(self, client: int, clock: int) -> Struct:
@@ -173,7 +213,10 @@ class _Walk:
         self.at += 1
         kind = info & 0x1F
         if kind in (0, 10):  # collected, or skipped
-            return Struct(client, clock, self.uint(), start, self.at, kind, (), -1)
+            length = self.uint()
+            if self._strict and not length:
+                raise ValueError
+            return Struct(client, clock, length, start, self.at, kind, (), -1)
         needs = [(self.uint(), self.uint()) for side in (0x80, 0x40) if info & side]
         if not info & 0xC0:
             if self.uint() == 1:
@@ -182,8 +225,12 @@ class _Walk:
                 needs.append((self.uint(), self.uint()))
             if info & 0x20:
                 self._skip(self.uint())  # the key
+        if self._strict and any(of == client and at >= clock for of, at in needs):
+            raise ValueError  # beside or in itself, or what the same client writes later
         text = self.at if kind == 4 else -1
         length = self._content(kind)
+        if self._strict and not length:
+            raise ValueError
         return Struct(client, clock, length, start, self.at, kind, tuple(needs), text)
 
     def _content(self, kind: int) -> int:
@@ -194,31 +241,45 @@ class _Walk:
             case 2:  # JSON
                 count = self.uint()
                 for _ in range(count):
-                    self._skip(self.uint())
+                    self._json()
                 return count
             case 4:  # string
                 size = self.uint()
                 self._skip(size)
                 text = self._data[self.at - size : self.at]
                 return size if text.isascii() else len(text.decode().encode("utf-16-le")) // 2
-            case 3 | 5:  # bytes, embed
+            case 3:  # bytes
                 self._skip(self.uint())
+            case 5:  # embed
+                self._json()
             case 6:  # format: name and value
                 self._skip(self.uint())
-                self._skip(self.uint())
+                self._json()
             case 7:  # a shared type; XML elements and hooks have a name
-                if self.uint() in (3, 5):
+                kind = self.uint()
+                if kind in (3, 5):
                     self._skip(self.uint())
+                if self._strict and (kind == 5 or kind > 6):
+                    raise ValueError  # hooks are not written by yrs as they are read
             case 8:  # values
                 count = self.uint()
                 self._values(count)
                 return count
             case 9:  # a document: its id and options
                 self._skip(self.uint())
+                if self._strict and self._data[self.at] != 118:
+                    raise ValueError  # no object
                 self._values(1)
             case _:
                 raise ValueError
         return 1
+
+    def _json(self) -> None:
+        size = self.uint()
+        self._skip(size)
+        text = self._data[self.at - size : self.at]
+        if self._strict and text != b"undefined":
+            json.loads(text.decode(), parse_constant=_no_json)
 
     def _values(self, count: int) -> None:
         """Walk values with a stack of our own: how many are left on each level, and whether they have keys."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from pycrdt import Doc, IdSet, StackItem, Text, TextEvent, TransactionEvent, UndoManager
 
-from atelier.documents import EMPTY_UPDATE, TEXT, Change
+from atelier.documents import EMPTY_UPDATE, TEXT, Change, apply
 from atelier.history.bursts import Ledger
 from atelier.history.spans import Spans
 from atelier.log import Entry
@@ -34,7 +34,7 @@ def steps(base: bytes, entries: Sequence[Entry], *, most: int) -> tuple[str, lis
     """Return a document's text, and what each of the following edits did to it, until `most` characters came in."""
     doc: Doc[Any] = Doc(skip_gc=True)
     text = doc.get(TEXT, type=Text)
-    doc.apply_update(base)
+    apply(doc, base)
     before = str(text)
     found: list[Step] = []
     shown = _Units(before)
@@ -48,7 +48,7 @@ def steps(base: bytes, entries: Sequence[Entry], *, most: int) -> tuple[str, lis
     for entry in entries:
         deltas.clear()
         try:
-            doc.apply_update(entry.edit.update)
+            apply(doc, entry.edit.update)
         except ValueError:
             deltas.clear()  # it does not fit its document, and is left out there too
         changes = [change for delta in deltas for change in shown.apply(delta)]
@@ -109,11 +109,11 @@ def _compared(base: bytes, entries: Sequence[Entry]) -> list[Step]:
     """Do the same by comparing whole texts: slower, and right also for what is no plain text."""
     doc: Doc[Any] = Doc(skip_gc=True)
     text = doc.get(TEXT, type=Text)
-    doc.apply_update(base)
+    apply(doc, base)
     old, found = str(text), []
     for entry in entries:
         try:
-            doc.apply_update(entry.edit.update)
+            apply(doc, entry.edit.update)
             new = str(text)
         except ValueError:
             new = old
@@ -182,7 +182,7 @@ def taken_back(base: bytes, entries: Sequence[Entry], choice: Choice, now: bytes
         return None
     doc: Doc[Any] = Doc(skip_gc=True)
     text = doc.get(TEXT, type=Text)
-    doc.apply_update(now)
+    apply(doc, now)
     coming_ids, going_ids = IdSet.decode(coming.encode()), IdSet.decode(going.encode())
     item: StackItem[Any] = StackItem(doc, coming_ids, going_ids)  # type: ignore[arg-type]  # the stub is wrong
     undo = UndoManager(scopes=[text], undo_stack=[item])

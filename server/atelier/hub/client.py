@@ -48,6 +48,9 @@ class Seat:
     """Whether it has been told our state."""
     feed: Iterator[bytes] | None = None
     """What is left of the document that it is being sent."""
+    considered: int = 0
+    """How many of its edits are being looked at, beside everything else, or wait for that."""
+    considering: asyncio.Lock | None = None
 
     @property
     def hocuspocus(self) -> bool:

@@ -27,6 +27,7 @@ from atelier.documents import (
     apart,
     check_state,
     compact_if_long,
+    decodes,
     fold,
     is_long,
     is_valid,
@@ -53,7 +54,7 @@ _RECENT_EDITS = 2_000
 _SHELF_SECONDS = 30.0
 _STORED = protocol.sync_status(stored=True)
 _STRIDE = 64 * 1024
-_LARGE = 64 * 1024  # bytes; checking more than that keeps others waiting
+_LARGE = 8 * 1024  # bytes; checking more than that keeps others waiting
 _QUARANTINE_SECONDS = 60.0
 
 
@@ -165,7 +166,10 @@ class Room:
         Raises:
             Invalid: `poison_update`.
         """
-        if len(update) > _LARGE or (reply and only_deletions(update)):
+        if len(update) > _LARGE or seat.considered or (reply and only_deletions(update)):
+            # What comes behind it waits: edits of one seat reach the log in the order in which they were made.
+            seat.considered += 1
+            seat.considering = seat.considering or asyncio.Lock()
             self._work(self._consider(seat, update, reply=reply), seat)
             return
         validate(update)
@@ -173,16 +177,21 @@ class Room:
 
     async def _consider(self, seat: Seat, update: bytes, *, reply: bool) -> None:
         """Take an edit in that is large, or an answer that may only repeat deletions which the log has."""
-        if not await apart(len(update), is_valid, update):
-            raise poison()
-        if reply and only_deletions(update):
-            asked = deletions(update)
-            if asked is not None and (not asked or (await self._shelved()).knows(asked)):
-                await self._services.log.sync(self.key, self._last)
-                if seat.hocuspocus:
-                    seat.push(protocol.sync_status(stored=True))
-                return
-        self._submit(seat, update)
+        assert seat.considering is not None
+        try:
+            async with seat.considering:
+                if not await apart(len(update), is_valid, update):
+                    raise poison()
+                if reply and only_deletions(update):
+                    asked = deletions(update)
+                    if asked is not None and (not asked or (await self._shelved()).knows(asked)):
+                        await self._services.log.sync(self.key, self._last)
+                        if seat.hocuspocus:
+                            seat.push(protocol.sync_status(stored=True))
+                        return
+                self._submit(seat, update)
+        finally:
+            seat.considered -= 1
 
     def _submit(self, seat: Seat, update: bytes) -> None:
         client = seat.client
@@ -440,8 +449,6 @@ def _quarantined() -> Unavailable:
 def _folded(updates: list[bytes]) -> list[bytes]:
     """Fold updates into few; as they are when that does not decode."""
     whole = fold(updates)
-    try:
-        validate(whole)
-    except AtelierError:
+    if not decodes(whole):
         return updates
     return [whole] if len(whole) <= PART_BYTES else [segment.update for segment in split(whole)]

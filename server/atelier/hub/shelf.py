@@ -18,9 +18,9 @@ from atelier.documents import (
     EMPTY_UPDATE,
     PART_BYTES,
     State,
+    decodes,
     difference,
     fold,
-    is_valid,
     ranges,
     split,
     state_of,
@@ -95,7 +95,7 @@ class Shelf:
             if sum(map(len, parts)) > _SMALL:
                 return None
             whole = fold(parts)
-            if not is_valid(whole):
+            if not decodes(whole):
                 return None
             self._whole = whole
         return self._whole if state == EMPTY_STATE else difference(self._whole, state)
@@ -119,7 +119,7 @@ class Shelf:
         if self._folded is None:
             folded = fold(self._tail)
             # Updates that decode alone can merge into bytes that do not, when ids are taken twice.
-            if not is_valid(folded):
+            if not decodes(folded):
                 self._folded = self._tail
             elif len(folded) > PART_BYTES:
                 self._folded = [segment.update for segment in split(folded)]

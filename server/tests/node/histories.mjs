@@ -80,7 +80,22 @@ const judged = (updates, missing) => {
   };
 };
 
+// What a browser says that has a document open and is sent an update.
+const taken = (open, update) => {
+  const doc = new Y.Doc();
+  Y.applyUpdate(doc, open);
+  try {
+    Y.applyUpdate(doc, update);
+    text(doc);
+    Y.encodeStateAsUpdate(doc);
+    return null;
+  } catch (error) {
+    return String(error);
+  }
+};
+
 const actions = {
+  take: ({ open, updates }) => updates.map((update) => taken(decode(open), decode(update))),
   histories: ({ from, count }) => Array.from({ length: count }, (_, n) => history(from + n)),
   judge: ({ cases }) => cases.map(({ updates, missing }) => judged(updates.map(decode), missing.map(decode))),
 };
