@@ -1,6 +1,6 @@
 """What somebody has seen survives: twenty edits, SIGKILL the moment another client has the last one, start again.
 
-python -m bench.hub.durability
+python -m bench.hub.durability       Atelier with each of its logs, then the peers
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import asyncio
 import contextlib
 import signal
 import sys
+import tempfile
+from pathlib import Path
 
 from pycrdt import Doc, Text, TransactionEvent
 from websockets.asyncio.client import ClientConnection, connect
 
+from bench.hub import stores
 from bench.hub.joins import sized
 from bench.hub.servers import Name, Server, Started
 
 _EDITS = 20
-_NAMES: tuple[Name, ...] = ("atelier", "hocuspocus", "y-websocket", "pycrdt")
+_PEERS: tuple[Name, ...] = ("hocuspocus", "y-websocket", "pycrdt")
 
 
 class Person:
@@ -36,8 +39,9 @@ class Person:
         if self._name:
             await self._socket.send(self._name + b"\x02\x00" + sized(self._token.encode()))
         await self._socket.send(self._name + b"\x00\x00\x01\x00")
-        while await self.hear() != 1:
-            pass
+        async with asyncio.timeout(30):
+            while await self.hear() != 1:
+                pass
 
     async def hear(self) -> int:
         """Take the next message in; returns which step of the sync protocol it was, or -1."""
@@ -70,11 +74,16 @@ class Person:
             await self._socket.send(self._name + b"\x00\x02" + sized(update))
 
 
-async def lost_in(name: Name) -> int:
+def line(url: str) -> connect:
+    """Open a connection that is read as fast as it sends, and that does not say goodbye for long."""
+    return connect(url, ping_interval=None, max_queue=None, close_timeout=1)
+
+
+async def lost_in(name: Name, settings: dict[str, str]) -> int:
     """Run one round; returns how many edits that somebody had seen are gone."""
-    with Started(name) as server:
+    with Started(name, settings=settings) as server:
         url = f"ws://127.0.0.1:{server.port}{server.rooms[0].split()[0]}"
-        async with connect(url, ping_interval=None) as one, connect(url, ping_interval=None) as other:
+        async with line(url) as one, line(url) as other:
             writer, reader = Person(server, one), Person(server, other)
             await writer.enter()
             await reader.enter()
@@ -84,7 +93,7 @@ async def lost_in(name: Name) -> int:
                     await reader.hear()
             server.stop(signal.SIGKILL)
         await asyncio.to_thread(server.start)
-        async with connect(url, ping_interval=None) as again:
+        async with line(url) as again:
             late = Person(server, again)
             await late.enter()
             # Some answer before they have read their store, and send the rest later.
@@ -100,14 +109,22 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20, help="of Atelier; the peers get three")
     options = parser.parse_args()
     failed = 0
-    for name in _NAMES:
-        rounds = options.rounds if name == "atelier" else 3
-        lost = [asyncio.run(lost_in(name)) for _ in range(rounds)]
-        print(
-            f"{name:12} lost {sum(lost)} of {rounds * _EDITS} edits that another client had seen ({rounds} rounds)"
-        )
-        failed |= name == "atelier" and any(lost)
+    for store in ("sqlite", "postgresql", "redis"):
+        with tempfile.TemporaryDirectory() as folder, stores.settings(store, Path(folder)) as settings:
+            failed |= report("atelier", options.rounds, f"atelier, {store}", settings)
+    for name in _PEERS:
+        report(name, 3, name, {})
     return failed
+
+
+def report(name: Name, rounds: int, words: str, settings: dict[str, str]) -> bool:
+    """Run rounds and print; says whether anything was lost."""
+    lost = [asyncio.run(lost_in(name, settings)) for _ in range(rounds)]
+    print(
+        f"{words:20} lost {sum(lost)} of {rounds * _EDITS} edits that another client had seen ({rounds} rounds)",
+        flush=True,
+    )
+    return any(lost)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,7 @@ class Server:
     port: int
     folder: Path
     rooms: list[str] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
 
     @property
@@ -101,7 +102,7 @@ class Server:
         match self.name:
             case "atelier":
                 command = [BIN / "atelier", "serve", "--port", str(self.port), "--data", place]
-                environ.update(_RAISED)
+                environ.update(_RAISED, **self.settings)
             case "hocuspocus":
                 command = [node, BUILD / "peers" / "hocuspocus.mjs", str(self.port), place]
             case "y-websocket":
@@ -160,13 +161,15 @@ class Server:
 class Started:
     """A context manager: a server on a scratch folder, with so many rooms."""
 
-    def __init__(self, name: Name, rooms: int = 1, *, dialect: str = "") -> None:
+    def __init__(
+        self, name: Name, rooms: int = 1, *, dialect: str = "", settings: dict[str, str] | None = None
+    ) -> None:
         self._scratch = tempfile.TemporaryDirectory()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
         own = "h" if name == "hocuspocus" else "y"
-        self.server = Server(name, dialect or own, port, Path(self._scratch.name))
+        self.server = Server(name, dialect or own, port, Path(self._scratch.name), settings=settings or {})
         self._rooms = rooms
 
     def __enter__(self) -> Server:
