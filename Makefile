@@ -29,7 +29,9 @@ bench: .venv/.ready-test build
 bench-hub: .venv/.ready-test
 	@for shape in fan steady typing many; do echo "== $$shape"; .venv/bin/python -m bench.hub.rooms $$shape; done; \
 	  echo "== joins"; .venv/bin/python -m bench.hub.joins; \
-	  echo "== presence"; .venv/bin/python -m bench.hub.presence; echo "== large"; .venv/bin/python -m bench.hub.large; echo "== durability"; .venv/bin/python -m bench.hub.durability
+	  echo "== presence"; .venv/bin/python -m bench.hub.presence; echo "== large"; .venv/bin/python -m bench.hub.large; \
+	  echo "== trace"; .venv/bin/python -m bench.hub.trace; echo "== processes"; .venv/bin/python -m bench.hub.processes; \
+	  echo "== durability"; .venv/bin/python -m bench.hub.durability
 
 # Long randomized runs; bounded by MINUTES.
 soak: .venv/.ready-test build

@@ -31,6 +31,7 @@ class Person:
         _, document, self._token = server.rooms[0].split()
         self._name = sized(document.encode()) if server.dialect == "h" else b""
         self._socket = socket
+        self.bytes = 0
         self.doc: Doc[Text] = Doc()
         self.text = self.doc.get("content", type=Text)
 
@@ -47,6 +48,7 @@ class Person:
         """Take the next message in; returns which step of the sync protocol it was, or -1."""
         frame = await asyncio.wait_for(self._socket.recv(), 20)
         assert isinstance(frame, bytes)
+        self.bytes += len(frame)
         body = frame.removeprefix(self._name)
         if body[0] not in (0, 4):
             return -1
@@ -76,7 +78,7 @@ class Person:
 
 def line(url: str) -> connect:
     """Open a connection that is read as fast as it sends, and that does not say goodbye for long."""
-    return connect(url, ping_interval=None, max_queue=None, close_timeout=1)
+    return connect(url, ping_interval=None, max_queue=None, max_size=None, close_timeout=1)
 
 
 async def lost_in(name: Name, settings: dict[str, str]) -> int:

@@ -85,8 +85,8 @@ def postgres(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def redis(folder: Path) -> Iterator[tuple[str, int]]:
-    """Run Redis, synced before it answers; gives its address and process id."""
+def redis(folder: Path) -> Iterator[str]:
+    """Run Redis, synced before it answers; gives its address. Its process id is in `redis.pid`."""
     port, data = _port(), folder / "redis"
     data.mkdir()
     words = [
@@ -102,9 +102,10 @@ def redis(folder: Path) -> Iterator[tuple[str, int]]:
     ]
     words += ["--appendfsync", "always", "--save", "", "--maxmemory-policy", "noeviction"]
     server = subprocess.Popen(["taskset", "-c", LOAD_CORE, *words], stdout=DEVNULL)
+    (folder / "redis.pid").write_text(str(server.pid))
     try:
         _until(port)
-        yield f"redis://127.0.0.1:{port}/0", server.pid
+        yield f"redis://127.0.0.1:{port}/0"
     finally:
         server.terminate()
         server.wait(20)
@@ -120,7 +121,7 @@ def settings(store: str, folder: Path) -> Iterator[dict[str, str]]:
         if store == "postgresql":
             yield {"ATELIER_DB_URL": database, "ATELIER_LOG_URL": database}
             return
-        with redis(folder) as (address, _):
+        with redis(folder) as address:
             yield {
                 "ATELIER_DB_URL": database,
                 "ATELIER_LOG_URL": f"{address}?archive={quote(database, safe='')}",
