@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,9 +56,9 @@ class RedisServer:
         self.process.wait(20)
 
 
-@pytest.fixture(scope="session")
-def redis_server() -> Iterator[RedisServer]:
-    """A running Redis."""
+@contextmanager
+def redis() -> Iterator[RedisServer]:
+    """Run a Redis in a scratch folder."""
     if shutil.which("redis-server") is None:
         assert os.environ.get("CI") != "true", "Redis is missing"
         pytest.skip("Redis is missing: apt-get install redis-server")
@@ -69,6 +70,13 @@ def redis_server() -> Iterator[RedisServer]:
     finally:
         server.kill()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A running Redis."""
+    with redis() as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -52,6 +53,11 @@ class LiveServer:
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), 20)
         assert b"ready" in line, (self.data / "server.log").read_text()[-2000:]
+
+    def allow_files_of(self, size: int) -> None:
+        """Let the process write no file beyond `size` bytes, as if the disk were full; -1: any size again."""
+        if self._process is not None:
+            resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
     async def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """Kill (or ask to end) and wait."""
@@ -159,6 +165,8 @@ class World:
         self.server, self.node, self.http = server, node, http
         self.tokens: dict[str, str] = {}
         self.session = ""
+        self.line_url = ""
+        """Where clients connect to when that is not the server itself."""
 
     async def call(self, who: str, method: str, path: str, **options: Any) -> httpx2.Response:
         """Call the API as somebody."""
@@ -196,7 +204,7 @@ class World:
         await peer.do(
             "open",
             dialect=dialect,
-            url=self.server.url,
+            url=self.line_url or self.server.url,
             session=self.session,
             document=document,
             token=self.tokens[who],

@@ -1,8 +1,10 @@
-"""Randomized schedules: several real clients edit, come, go and vanish, files are moved, the server is killed.
+"""Randomized schedules: several real clients edit, come, go and vanish, files are moved, and whatever can break does.
 
-At the end everybody is connected, and all replicas, the files API and the log agree; every edit that was acknowledged,
-or that somebody else had seen, is there, also of clients that vanished since. A schedule is its seed: `ATELIER_SEED=n`
-replays one; `--soak-minutes m` runs fresh ones and prints a failing seed.
+The server process is killed, connections are cut, slowed down and swallowed, the disk fills up; with several processes
+Redis and PostgreSQL are killed and cut off too. At the end everybody is connected, and all replicas, the files API and
+the log agree; every edit that was acknowledged, or that somebody else had seen, is there, also of clients that vanished
+since. A schedule is its seed and its place: `ATELIER_SEED=n` replays one, `ATELIER_STEPS=m` its first m steps;
+`--soak-minutes m` runs fresh ones and shrinks one that fails.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import asyncio
 import os
 import random
 import time
+from collections import Counter
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,10 @@ from atelier.documents import map_of, text_of
 from atelier.ids import document_key
 from atelier.log import open_log
 
-from .clients import Peer, World, world
+from ..postgres import PostgresServer, postgres
+from ..redis import RedisServer, redis
+from .clients import Peer, World
+from .places import Place, embedded, several
 
 pytestmark = pytest.mark.node
 FIXED = [1, 2, 3]
@@ -45,17 +52,18 @@ class Person:
 class Schedule:
     """One seed's plan, carried out as it is drawn."""
 
-    def __init__(self, place: World, seed: int) -> None:
-        self.place, self.random = place, random.Random(seed)
+    def __init__(self, place: Place, seed: int, steps: int) -> None:
+        self.where, self.random, self.steps = place, random.Random(seed), steps
+        self.place: World = place.worlds[0]
         self.people: list[Person] = []
         self.promised: set[str] = set()
         """Markers that must be there in the end, whatever happens to who wrote them."""
-        self.count = self.opened = 0
+        self.count = self.opened = self.operations = 0
+        self.did: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Prepare, take steps, come together, compare."""
         place = self.place
-        await place.guest("Bob", "edit")
         self.document = await place.put("Ada", "shared.txt", "start\n")
         for who in ("Ada", "Bob"):
             for dialect in ("y-websocket", "hocuspocus"):
@@ -73,9 +81,10 @@ class Schedule:
             + [self.files] * 3
             + [self.replace]
             + [self.vanish]
-            + [self.kill]
+            + [self.burst] * 4
+            + [self.fault] * 3
         )
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             await self.random.choice(steps)()
         for person in self.people:
             await self.connect(person)
@@ -87,7 +96,9 @@ class Schedule:
         return Person(
             who,
             dialect,
-            await self.place.open(who, dialect, self.document, name=name, line=name, synced=synced),
+            await self.random.choice(self.where.worlds).open(
+                who, dialect, self.document, name=name, line=name, synced=synced
+            ),
         )
 
     def one(self) -> Person:
@@ -97,6 +108,7 @@ class Schedule:
         """Type something; markers are never deleted by this plan."""
         person = self.one()
         self.count += 1
+        self.operations += 1
         marker = chr(FIRST_MARKER + self.count)
         text = marker + "".join(self.random.choices(LETTERS, k=3))
         await person.peer.do("insert", at=self.random.randrange(6), text=text)
@@ -104,6 +116,7 @@ class Schedule:
 
     async def remove(self) -> None:
         """Delete a letter at the end, never a marker."""
+        self.operations += 1
         await self.one().peer.do("trim", letters=DELETED)
 
     async def go(self) -> None:
@@ -163,13 +176,21 @@ class Schedule:
         else:
             await self.place.call(who, "POST", f"{base}/folders", json={"path": f"d{n}"})
 
-    async def kill(self) -> None:
-        await self.place.server.end()
-        await self.place.server.start()
+    async def burst(self) -> None:
+        """Type a run of letters, as fast as it goes; each is an edit of its own."""
+        letters = self.random.randint(10, 60)
+        await self.one().peer.do("type", letters=letters, pause=0)
+        self.operations += letters
+
+    async def fault(self) -> None:
+        """Break something and mend it."""
+        name = self.random.choice(sorted(self.where.faults))
+        self.did[name] += 1
+        await self.where.faults[name](self.random)
 
     async def settled(self, peers: list[Peer], what: str) -> Any:
         """Wait until these clients are in sync and equal; returns what they have."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while True:
             states: list[dict[str, Any]] = [await peer.state() for peer in peers]
             found = [[state[what], state["vector"]] for state in states]
@@ -198,16 +219,70 @@ class Schedule:
         shown = [item["path"].lower() for item in lists[0] if item["kind"] != "folder"]
         assert len(shown) == len(set(shown))
         assert "shared.txt" in shown
-        await self.place.server.end()
-        async with open_log(f"sqlite:///{self.place.server.data}/log.db") as log:
+        for world in self.where.worlds:
+            await world.server.end()
+        async with open_log(self.where.log_url) as log:
             assert await text_of(log, document_key(self.place.session, self.document)) == text
             assert await map_of(log, document_key(self.place.session, "tree"), "files") == tree
 
 
-async def play(folder: Path, seed: int) -> None:
-    folder.mkdir()
-    async with world(folder) as place:
-        await Schedule(place, seed).run()
+@dataclass(slots=True)
+class Tally:
+    """What a number of schedules did."""
+
+    schedules: int = 0
+    operations: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def add(self, schedule: Schedule) -> None:
+        self.schedules += 1
+        self.operations += schedule.operations
+        self.faults.update(schedule.did)
+
+    def __str__(self) -> str:
+        faults = ", ".join(f"{name} {count}" for name, count in sorted(self.faults.items()))
+        return (
+            f"{self.schedules:,} schedules, {self.operations:,} operations, 0 lost, 0 divergences; {faults}"
+        )
+
+
+Kind = str
+KINDS: tuple[Kind, ...] = ("embedded", "several")
+
+
+class Places:
+    """Makes places; PostgreSQL and Redis are started when the first needs them."""
+
+    def __init__(self, postgres: PostgresServer | None, redis: RedisServer | None) -> None:
+        self._postgres, self._redis = postgres, redis
+
+    def open(self, kind: Kind, folder: Path) -> AbstractAsyncContextManager[Place]:
+        folder.mkdir()
+        if kind == "embedded":
+            return embedded(folder)
+        assert self._postgres is not None and self._redis is not None
+        self._redis.command("FLUSHALL")
+        return several(folder, self._postgres, self._redis, database=f"d{folder.name.replace('-', '_')}")
+
+
+async def play(places: Places, kind: Kind, folder: Path, seed: int, steps: int = STEPS) -> Schedule:
+    async with places.open(kind, folder) as place:
+        schedule = Schedule(place, seed, steps)
+        await schedule.run()
+        return schedule
+
+
+async def shrink(places: Places, kind: Kind, folder: Path, seed: int) -> int:
+    """Return how few of a failing schedule's steps still fail, found by halving."""
+    fails, passes = STEPS, 0
+    while fails - passes > 1:
+        middle = (fails + passes) // 2
+        try:
+            await play(places, kind, folder / f"{seed}-{middle}", seed, middle)
+            passes = middle
+        except AssertionError:
+            fails = middle
+    return fails
 
 
 def seeds() -> list[int]:
@@ -216,22 +291,39 @@ def seeds() -> list[int]:
     return [int(asked)] if asked else FIXED
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", seeds())
-async def test_all_agree_and_nothing_acknowledged_is_lost(tmp_path: Path, seed: int) -> None:
-    await play(tmp_path / "data", seed)
+async def test_all_agree_and_nothing_acknowledged_is_lost(tmp_path: Path, kind: Kind, seed: int) -> None:
+    steps = int(os.environ.get("ATELIER_STEPS", STEPS))
+    if kind == "embedded":
+        await play(Places(None, None), kind, tmp_path / "data", seed, steps)
+        return
+    with postgres() as postgres_server, redis() as redis_server:
+        await play(Places(postgres_server, redis_server), kind, tmp_path / "data", seed, steps)
 
 
 @pytest.mark.timeout(0)
 async def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    end = time.monotonic() + 60 * float(request.config.getoption("--soak-minutes", default=0) or 0)
-    rounds = 0
-    while time.monotonic() < end:
-        seed = random.SystemRandom().randrange(10**9)
-        try:
-            await play(tmp_path / str(seed), seed)
-        except BaseException:
-            print(f"replay with ATELIER_SEED={seed}")
-            raise
-        rounds += 1
-    print(f"{rounds} schedules of {STEPS} steps, all agreed")
+    minutes = float(request.config.getoption("--soak-minutes"))
+    if not minutes:
+        pytest.skip("runs with --soak-minutes")
+    end = time.monotonic() + 60 * minutes
+    draw, tally = random.SystemRandom(), Tally()
+    with postgres() as postgres_server, redis() as redis_server:
+        places = Places(postgres_server, redis_server)
+        while time.monotonic() < end:
+            seed = draw.randrange(10**9)
+            kind = draw.choice(KINDS)
+            try:
+                tally.add(await play(places, kind, tmp_path / str(seed), seed))
+            except BaseException:
+                print(f"after {tally}\nfailed: ATELIER_SEED={seed}, {kind}", flush=True)
+                print(
+                    f"it still fails with ATELIER_STEPS={await shrink(places, kind, tmp_path, seed)}",
+                    flush=True,
+                )
+                raise
+            if tally.schedules % 20 == 0:
+                print(tally, flush=True)
+    print(tally)
