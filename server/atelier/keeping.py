@@ -225,7 +225,7 @@ async def _recover(log: Log, options: argparse.Namespace) -> int:
     nothing = Edit(documents.EMPTY_UPDATE, _RECOVERY, times.now())
     (position,) = await log.append(options.document, [nothing])
     await log.sync(options.document, position)
-    await log.compact(options.document, snapshot.at(position), keep=True)
+    await log.compact(options.document, snapshot.at(position), keep=snapshot.at(position))
     print(f"{options.document}: {snapshot.characters:,} characters; {left_out:,} updates could not be read")
     return 0
 

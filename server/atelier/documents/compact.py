@@ -13,6 +13,7 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import structlog
@@ -75,8 +76,12 @@ def is_long(stored: Stored) -> bool:
     return len(tail) >= TAIL_ENTRIES or sum(len(entry.edit.update) for entry in tail) >= TAIL_BYTES
 
 
-def compacted(stored: Stored) -> Snapshot:
-    """Make the next snapshot: what is kept is checked to be what was there."""
+def compacted(stored: Stored, *, whole_history: bool = False) -> Snapshot:
+    """Make the next snapshot: what is kept is checked to be what was there.
+
+    What was deleted is in it by its ids alone, except for `whole_history`: nobody who joins needs it, and history,
+    which does, starts from snapshots of its own.
+    """
     snapshot = stored.snapshot
     segments = snapshot.segments
     old = sum(len(segment.update) for segment in segments)
@@ -84,12 +89,12 @@ def compacted(stored: Stored) -> Snapshot:
         old > PART_BYTES
         and len(segments) < 2 * (old // PART_BYTES) + 8
         and snapshot.state
-        and not waits(snapshot)
+        and not (whole_history or waits(snapshot))
     ):
         return _appended(stored)
     whole = merged(stored)
     try:
-        whole = squashed(whole)
+        whole = squashed(whole, whole_history=whole_history)
     except (RuntimeError, ValueError) as error:
         # Somebody has sent what does not survive being encoded anew; merged it is larger, and all there.
         logger.warning("a document is kept as it was merged", position=stored.position, error=str(error))
@@ -145,8 +150,7 @@ async def _compact(log: Log, document: str, *, most_bytes: int, always: bool) ->
     if not stored.tail or not (always or is_long(stored)):
         return False
     snapshot = await apart(size_of(stored), compacted, stored)
-    keep = await _worth_keeping(log, document, stored)
-    await log.compact(document, snapshot, keep=keep)
+    await log.compact(document, snapshot, keep=await _for_history(log, document, stored))
     size = sum(len(segment.update) for segment in snapshot.segments)
     logger.info(
         "compacted", document=document, entries=len(stored.tail), bytes=size, parts=len(snapshot.segments)
@@ -160,9 +164,10 @@ async def _compact(log: Log, document: str, *, most_bytes: int, always: bool) ->
     return True
 
 
-async def _worth_keeping(log: Log, document: str, stored: Stored) -> bool:
-    """Say whether this snapshot should stay for history: so many edits lie between it and the last one that stayed."""
+async def _for_history(log: Log, document: str, stored: Stored) -> Snapshot | None:
+    """Return a snapshot with all that was deleted, when so many edits lie between here and the last one that stayed."""
     before = await log.read_at(document, stored.position)
-    edits = len(before.tail)
     size = sum(len(segment.update) for segment in stored.snapshot.segments)
-    return edits >= _KEEP_EDITS and sum(len(entry.edit.update) for entry in before.tail) * 4 >= size
+    if len(before.tail) < _KEEP_EDITS or sum(len(e.edit.update) for e in before.tail) * 4 < size:
+        return None
+    return await apart(size_of(before), partial(compacted, whole_history=True), before)

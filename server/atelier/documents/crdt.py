@@ -2,7 +2,7 @@
 
 Traps that shape this file: `Doc.get_update()` leaves out structs and deletions that wait for a missing update, so they
 are added back as the residue; `merge_updates` is quadratic, so updates are folded 32 at a time; deleted content is
-kept (`skip_gc`), since undo, history and attribution read it.
+kept (`skip_gc`) wherever history reads it.
 """
 
 from __future__ import annotations
@@ -181,13 +181,13 @@ def state_of(update: bytes) -> bytes:
     return encode({client: clock for client, clock in decode(doc.get_state()).items() if clock})
 
 
-def squashed(update: bytes) -> bytes:
-    """Encode a document anew and check that decoding gives the same state and text.
+def squashed(update: bytes, *, whole_history: bool = True) -> bytes:
+    """Encode a document anew, with the content that was deleted or without, and check what decoding it gives.
 
     Raises:
         RuntimeError: what was encoded is not what was there; nothing must be trimmed then.
     """
-    doc: Doc[Any] = Doc(skip_gc=True)
+    doc: Doc[Any] = Doc(skip_gc=whole_history)
     apply(doc, update)
     state = bytes(doc.get_state())
     encoded = bytes(doc.get_update())

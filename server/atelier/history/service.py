@@ -257,7 +257,8 @@ async def roll_back(
     entries: list[Entry] = []
     while more := await services.log.history(key, entries[-1].position if entries else before, _READ):
         entries += more
-    now = await services.log.read(key)
+    # Not what newcomers get: that holds what was deleted by its ids alone.
+    now = Stored(base.snapshot, (*base.tail, *entries))
     choice = Choice(author, first, last if last is not None else now.position)
     size = documents.size_of(now) + sum(len(entry.edit.update) for entry in entries)
     change = await documents.apart(size, _taken_back, base, entries, choice, now)

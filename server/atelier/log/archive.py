@@ -203,7 +203,7 @@ class Archive:
 
     # --- keeping ------------------------------------------------------------------------------------------------
 
-    def compact(self, document: str, snapshot: Snapshot, keep: bool) -> bool:
+    def compact(self, document: str, snapshot: Snapshot, keep: Snapshot | None) -> bool:
         """Make a snapshot the document's, unless a newer one is; then pack what it covers.
 
         Every edit stays until the document is forgotten: where the snapshot's last one is missing, it has been.
@@ -222,8 +222,8 @@ class Archive:
                     "update documents set position = ?, generation = ?, state = ? where id = ? and position < ?",
                     (snapshot.position, generation, snapshot.state, number, snapshot.position),
                 ).rowcount
-                if taken and keep:
-                    kept = (number, snapshot.position, snapshot.state, pack_segments(snapshot.segments))
+                if taken and keep is not None:
+                    kept = (number, keep.position, keep.state, pack_segments(keep.segments))
                     self._keeper.execute("insert or ignore into kept values (?, ?, ?, ?)", kept)
                 self._keeper.execute(
                     "delete from segments where document = ? and generation"

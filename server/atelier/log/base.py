@@ -129,12 +129,11 @@ class Log(Reader, Protocol):
         """Call `listener` for what is appended from now on; returns the function that ends it."""
         ...
 
-    async def compact(self, document: str, snapshot: Snapshot, *, keep: bool = False) -> bool:
+    async def compact(self, document: str, snapshot: Snapshot, *, keep: Snapshot | None = None) -> bool:
         """Take a snapshot that the caller has verified; says whether it was newer than what was there.
 
-        One of a document that has been forgotten meanwhile changes nothing.
-
-        With `keep`, the snapshot stays for `read_at` when newer ones come.
+        One of a document that has been forgotten meanwhile changes nothing. `keep` is one of the same position that
+        stays for `read_at` when newer ones come; it may hold more, since history is read from it.
         """
         ...
 

@@ -178,7 +178,7 @@ class PostgresLog:
         """Return the document as it was at a position."""
         return await self._archive.read_at(document, position)
 
-    async def compact(self, document: str, snapshot: Snapshot, *, keep: bool = False) -> bool:
+    async def compact(self, document: str, snapshot: Snapshot, *, keep: Snapshot | None = None) -> bool:
         """Take a verified snapshot; an older one than what is kept changes nothing."""
         return await self._archive.compact(document, snapshot, keep=keep)
 

@@ -133,7 +133,7 @@ class PostgresArchive:
         document: str,
         snapshot: Snapshot,
         *,
-        keep: bool = False,
+        keep: Snapshot | None = None,
         tail: Callable[[], Awaitable[Sequence[Entry]]] | None = None,
     ) -> bool:
         """Take a verified snapshot; an older one than what is kept, or one of a forgotten document, changes nothing.
@@ -185,7 +185,7 @@ async def _take(
     db: Any,
     document: str,
     snapshot: Snapshot,
-    keep: bool,
+    keep: Snapshot | None,
     tail: Callable[[], Awaitable[Sequence[Entry]]] | None,
 ) -> bool:
     await _lock(db, document)
@@ -219,13 +219,13 @@ async def _take(
             for number, segment in enumerate(snapshot.segments)
         ],
     )
-    if keep:
+    if keep is not None:
         await db.execute(
             "insert into log_kept values ($1, $2, $3, $4) on conflict do nothing",
             document,
-            snapshot.position,
-            snapshot.state,
-            pack_segments(snapshot.segments),
+            keep.position,
+            keep.state,
+            pack_segments(keep.segments),
         )
     return True
 

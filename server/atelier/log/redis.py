@@ -403,7 +403,7 @@ class RedisLog:
 
     # --- keeping ------------------------------------------------------------------------------------------------
 
-    async def compact(self, document: str, snapshot: Snapshot, *, keep: bool = False) -> bool:
+    async def compact(self, document: str, snapshot: Snapshot, *, keep: Snapshot | None = None) -> bool:
         """Take a verified snapshot and the edits up to it into PostgreSQL; then they leave the stream."""
 
         async def tail() -> list[Entry]:

@@ -275,7 +275,7 @@ class SqliteLog:
         """Return the document as it was at a position."""
         return await self._apart(self._archive.read_at, document, position)
 
-    async def compact(self, document: str, snapshot: Snapshot, *, keep: bool = False) -> bool:
+    async def compact(self, document: str, snapshot: Snapshot, *, keep: Snapshot | None = None) -> bool:
         """Take a verified snapshot; an older one than what is kept changes nothing."""
         return await self._apart(self._archive.compact, document, snapshot, keep)
 

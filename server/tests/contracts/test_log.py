@@ -151,7 +151,8 @@ async def test_every_edit_stays_when_it_is_covered_also_thousands(log: Log) -> N
 async def test_a_document_is_read_as_it_was_from_the_nearest_snapshot_that_was_kept(log: Log) -> None:
     positions = await log.append(KEY, edits(*(str(n) for n in range(10))))
     kept = snapshot(positions[3], b"0123", b"more")
-    await log.compact(KEY, kept, keep=True)
+    await log.compact(KEY, snapshot(positions[3], b"less"), keep=kept)
+    assert (await log.read(KEY)).snapshot == snapshot(positions[3], b"less")
     await log.compact(KEY, snapshot(positions[6], b"0123456"))
     then = await log.read_at(KEY, positions[5])
     assert then.snapshot == kept
@@ -164,7 +165,7 @@ async def test_a_document_is_read_as_it_was_from_the_nearest_snapshot_that_was_k
 async def test_what_is_forgotten_is_gone_and_its_name_may_be_used_again(log: Log) -> None:
     positions = await log.append(KEY, edits("a", "b"))
     await log.append("ses_a:other", edits("x"))
-    await log.compact(KEY, snapshot(positions[-1], b"ab"), keep=True)
+    await log.compact(KEY, snapshot(positions[-1], b"ab"), keep=snapshot(positions[-1], b"ab"))
     await log.forget(KEY)
     assert (await log.read(KEY)).snapshot == NOTHING
     assert await log.history(KEY) == ()
@@ -178,7 +179,8 @@ async def test_what_is_forgotten_is_gone_and_its_name_may_be_used_again(log: Log
 async def test_a_snapshot_of_what_was_forgotten_meanwhile_is_not_taken(log: Log) -> None:
     positions = await log.append(KEY, edits("a", "b"))
     await log.forget(KEY)
-    assert not await log.compact(KEY, snapshot(positions[-1], b"ab"), keep=True)
+    made = snapshot(positions[-1], b"ab")
+    assert not await log.compact(KEY, made, keep=made)
     assert (await log.read(KEY)) == Stored(NOTHING, ())
     await log.append(KEY, edits("c"))
     assert not await log.compact(KEY, snapshot(positions[-1], b"ab"))

@@ -13,6 +13,7 @@ import asyncio
 import os
 import random
 import time
+import traceback
 from collections import Counter
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -178,7 +179,7 @@ class Schedule:
 
     async def burst(self) -> None:
         """Type a run of letters, as fast as it goes; each is an edit of its own."""
-        letters = self.random.randint(10, 60)
+        letters = self.random.randint(20, 300)
         await self.one().peer.do("type", letters=letters, pause=0)
         self.operations += letters
 
@@ -318,6 +319,7 @@ async def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
             try:
                 tally.add(await play(places, kind, tmp_path / str(seed), seed))
             except BaseException:
+                traceback.print_exc()
                 print(f"after {tally}\nfailed: ATELIER_SEED={seed}, {kind}", flush=True)
                 print(
                     f"it still fails with ATELIER_STEPS={await shrink(places, kind, tmp_path, seed)}",
