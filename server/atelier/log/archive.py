@@ -68,10 +68,22 @@ commit;
 """
 
 
+_FREE_PAGES = 512  # of 4 KiB; edits that come are written there
+_PAGES_AT_ONCE = 64
+_PAGES_AT_END = 8_192
+
+
 def connect(path: Path, *, wait: float) -> sqlite3.Connection:
     """Open the file; `wait` seconds at most for another connection's lock."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=wait)
-    for pragma in ("journal_mode=wal", "synchronous=normal", "wal_autocheckpoint=0", "cache_size=-8000"):
+    # The first takes effect before anything is in the file, or never: room that packing frees can be given back then.
+    for pragma in (
+        "auto_vacuum=incremental",
+        "journal_mode=wal",
+        "synchronous=normal",
+        "wal_autocheckpoint=0",
+        "cache_size=-8000",
+    ):
         connection.execute(f"pragma {pragma}").fetchall()
     return connection
 
@@ -103,6 +115,7 @@ class Archive:
     def close(self) -> None:
         """Close the connections."""
         with self._reading, self._keeping:
+            self._give_back(_PAGES_AT_END)
             self._reader.close()
             self._keeper.close()
 
@@ -232,7 +245,15 @@ class Archive:
                 )
             if taken:
                 self._pack(number, snapshot.position)
+                self._give_back(_PAGES_AT_ONCE)
             return bool(taken)
+
+    def _give_back(self, most: int) -> None:
+        """Make the file smaller by at most so many pages, when much of it is free."""
+        free = self._keeper.execute("pragma freelist_count").fetchone()[0]
+        if free > _FREE_PAGES:
+            # A script, since each row that is asked for would free one page only.
+            self._keeper.executescript(f"pragma incremental_vacuum({min(most, free - _FREE_PAGES // 2)})")
 
     def _holds(self, document: str, position: int) -> bool:
         found = self._keeper.execute(

@@ -273,6 +273,15 @@ async def test_compaction_beside_appends_loses_nothing(log: Log) -> None:
     assert kept == [str(n).encode() for n in range(100)]
 
 
+async def test_a_file_gives_back_what_packing_has_freed(tmp_path: Path) -> None:
+    async with open_log(f"sqlite:///{tmp_path}/log.db") as log:
+        for _ in range(20):
+            positions = await log.append(KEY, [Edit(bytes(1_000), "usr_a", 1)] * 1_000)
+        await log.compact(KEY, snapshot(positions[-1], b"all"))
+        assert len(await log.history(KEY, limit=100_000)) == 20_000
+    assert (tmp_path / "log.db").stat().st_size < 8_000_000
+
+
 FIRST_SCHEMA = """
 create table entries (position integer primary key autoincrement, document text not null, data blob not null,
   author text not null, at integer not null);
