@@ -70,7 +70,7 @@ commit;
 
 _FREE_PAGES = 512  # of 4 KiB; edits that come are written there
 _PAGES_AT_ONCE = 64
-_PAGES_AT_END = 8_192
+_PAGES_AT_END = 65_536
 
 
 def connect(path: Path, *, wait: float) -> sqlite3.Connection:
