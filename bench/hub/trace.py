@@ -165,10 +165,11 @@ def measure(name: Name, updates: list[bytes], text: str) -> dict[str, float]:
     """Feed one server and come back to it, warm and after a restart."""
     with Started(name) as server:
         before = on_disk(server.folder)
-        cpu = server.cpu_seconds()
+        cpu, written = server.cpu_seconds(), server.written()
         took = asyncio.run(feed(server, updates))
         figures = {"feed_us": (server.cpu_seconds() - cpu) / len(updates) * 1e6, "feed_s": took}
         time.sleep(_SETTLE_SECONDS)
+        figures["written"] = (server.written() - written) / sum(map(len, updates))
         warm = [asyncio.run(all_there(server, text)) for _ in range(5)]
         figures |= {"warm_s": median(s for s, _ in warm), "bytes": warm[0][1]}
         cold = []
@@ -195,7 +196,7 @@ def main() -> int:
             continue
         print(
             f"{name:12} {f['feed_us']:6.1f} us CPU an edit, {f['feed_s']:5.1f} s; on disk {f['disk'] / 1e6:5.2f} MB"
-            f" = {f['disk'] / len(text):4.0f} x the text; all there warm {f['warm_s'] * 1e3:5.0f} ms, after a restart"
+            f" = {f['disk'] / len(text):4.0f} x the text, {f['written']:.1f} x what came was written; all there warm {f['warm_s'] * 1e3:5.0f} ms, after a restart"
             f" {f['cold_s'] * 1e3:5.0f} ms; {f['bytes'] / 1e3:,.0f} kB",
             flush=True,
         )

@@ -149,8 +149,11 @@ async def _compact(log: Log, document: str, *, most_bytes: int, always: bool) ->
     stored = await log.read(document)
     if not stored.tail or not (always or is_long(stored)):
         return False
-    snapshot = await apart(size_of(stored), compacted, stored)
-    await log.compact(document, snapshot, keep=await _for_history(log, document, stored))
+    keep = await _for_history(log, document, stored)
+    # What history keeps has been put together already; of it there is only to be left out what was deleted.
+    source = stored if keep is None else Stored(Snapshot(keep.position, b"", keep.segments), ())
+    snapshot = await apart(size_of(source), compacted, source)
+    await log.compact(document, snapshot, keep=keep)
     size = sum(len(segment.update) for segment in snapshot.segments)
     logger.info(
         "compacted", document=document, entries=len(stored.tail), bytes=size, parts=len(snapshot.segments)

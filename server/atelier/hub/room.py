@@ -49,6 +49,7 @@ logger = structlog.get_logger(__name__)
 _COMPACT_EVERY = 400  # edits
 _COMPACT_BYTES = 1024 * 1024  # or so much in them
 _COMPACT_SECONDS = 10.0
+_COMPACT_AT_ONCE = 10_000  # edits
 _RECENT_BYTES = 1024 * 1024
 _RECENT_EDITS = 2_000
 _SHELF_SECONDS = 30.0
@@ -80,6 +81,7 @@ class Room:
         self._since_compaction = 0
         self._bytes_since = 0
         self._compact_after = 0.0
+        self._compacting = False
         self._too_large = False
         self._released = 0.0  # the end of a quarantine
         self._unfollow: Callable[[], None] = services.log.follow(key, self._relay)
@@ -267,7 +269,9 @@ class Room:
         self._trim()
         self._since_compaction += len(entries)
         self._bytes_since += len(whole)
-        if self._worth_compacting and time.monotonic() > self._compact_after:
+        if self._worth_compacting and (
+            time.monotonic() > self._compact_after or self._since_compaction >= _COMPACT_AT_ONCE
+        ):
             self._compact_after = time.monotonic() + _COMPACT_SECONDS
             self._work(self._compact(), None)
 
@@ -410,7 +414,19 @@ class Room:
         return self._since_compaction >= _COMPACT_EVERY or self._bytes_since >= _COMPACT_BYTES
 
     async def _compact(self) -> None:
-        self._since_compaction = self._bytes_since = 0
+        if self._compacting:
+            return
+        self._compacting = True
+        try:
+            while True:
+                self._since_compaction = self._bytes_since = 0
+                await self._compact_once()
+                if not self._worth_compacting or self.seats:
+                    break  # while people are there, the sweep or their next edit sees to the rest
+        finally:
+            self._compacting = False
+
+    async def _compact_once(self) -> None:
         try:
             done = await compact_if_long(
                 self._services.log, self.key, most_bytes=self._services.limits.document_bytes
@@ -427,8 +443,11 @@ class Room:
     # --- now and then -------------------------------------------------------------------------------------------
 
     def sweep(self, now: float, *, keep_alive: bool) -> None:
-        """Remove silent presences, forget the shelf, keep y-websocket clients from taking the line for dead."""
+        """Remove silent presences, forget the shelf, keep y-websocket clients from taking the line for dead; compact."""
         self.presence.sweep()
+        if self._worth_compacting and now > self._compact_after and not self._compacting:
+            self._compact_after = now + _COMPACT_SECONDS
+            self._work(self._compact(), None)
         if self._shelf is not None and now - self._shelf.used > _SHELF_SECONDS:
             self._shelf = None
         if keep_alive:
