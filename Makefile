@@ -33,9 +33,12 @@ bench-hub: .venv/.ready-test
 	  echo "== trace"; .venv/bin/python -m bench.hub.trace; echo "== processes"; .venv/bin/python -m bench.hub.processes; \
 	  echo "== durability"; .venv/bin/python -m bench.hub.durability
 
-# Long randomized runs; bounded by MINUTES.
+# What takes long: histories beside Yjs', made-up bytes, schedules in which everything breaks and churn, MINUTES each.
 soak: .venv/.ready-test build
-	@.venv/bin/python -m pytest server/tests/hub/test_randomized.py --soak-minutes $(or $(MINUTES),30)
+	@.venv/bin/python -m pytest -q -s server/tests/documents/test_histories.py --histories 10000
+	@.venv/bin/python -m pytest -q -s server/tests/hub/test_fuzz.py --fuzz-seconds 60
+	@.venv/bin/python -m pytest -q -s server/tests/hub/test_randomized.py -k soak --soak-minutes $(or $(MINUTES),60)
+	@.venv/bin/python -m bench.hub.churn --minutes $(or $(MINUTES),60)
 
 clean:
 	rm -rf .venv editor-web/node_modules server/tests/node/node_modules server/atelier/static/editor

@@ -20,6 +20,7 @@ COMPACTIONS = Counter("atelier_hub_compactions_total", "Snapshots made")
 LOOP_DELAY = Gauge(
     "atelier_hub_loop_delay_seconds", "How late the event loop was, at worst in the last two seconds"
 )
+TASKS = Gauge("atelier_hub_tasks", "Tasks of the event loop")
 WAITING = Gauge("atelier_hub_waiting_bytes", "Bytes that slow clients have not taken yet")
 
 appended = APPENDED.inc

@@ -255,3 +255,4 @@ class Rooms:
                 sum(c.waiting for clients in self._clients.values() for c in clients if c.full)
             )
             metrics.LOOP_DELAY.set(self._pulse.worst())
+            metrics.TASKS.set(len(asyncio.all_tasks()))
