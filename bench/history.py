@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pycrdt import Doc, Text, TransactionEvent
 
 from atelier.documents import compact_if_long
 from atelier.ids import document_key
 from atelier.log import Edit, open_log
 from bench.served import percentile, served
+from bench.writer import Writer
 
 EDITS = 100_000
 TARGET_MS = 300
@@ -35,17 +35,11 @@ _POINTS = 200
 
 def typing(edits: int, seed: int = 7) -> list[tuple[bytes, int]]:
     """Return updates and times of three people who write one text."""
-    draw, doc = random.Random(seed), Doc[Text]()
-    text = doc.get("content", type=Text)
-    found: list[tuple[bytes, int]] = []
+    draw, writer = random.Random(seed), Writer()
+    text, times = writer.text, list[int]()
     at = 1_750_000_000_000
-
-    def keep(event: TransactionEvent) -> None:
-        found.append((bytes(event.update), at))
-
-    subscription = doc.observe(keep)
     place = size = 0
-    while len(found) < edits:
+    while len(times) < edits:
         at += draw.choice((80, 120, 160, 240, 900))
         kind = draw.random()
         if kind < 0.02:
@@ -59,8 +53,8 @@ def typing(edits: int, seed: int = 7) -> list[tuple[bytes, int]]:
             text.insert(place, draw.choice("etaoin shrdlu\n"))
             place += 1
             size += 1
-    doc.unobserve(subscription)
-    return found
+        times.append(at)
+    return list(zip(writer.updates, times, strict=True))
 
 
 async def fill(data: Path, key: str, people: list[str]) -> None:

@@ -22,11 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from pycrdt import Doc, Text, TransactionEvent
-
-from bench.hub.joins import masked, sized
-from bench.hub.large import message
 from bench.hub.servers import Server, Started
+from bench.hub.wire import STEP1, UPDATE, masked, message, open_line, sized
+from bench.writer import Writer
 
 _ROOMS = 100
 _MOST_DRIFT = 0.10  # of the memory after the first quarter
@@ -51,28 +49,14 @@ def sample(server: Server) -> Sample:
 
 async def visit(server: Server, draw: random.Random, silent: list[asyncio.StreamWriter]) -> None:
     """Come, write a few letters, leave in one of several ways."""
-    path = draw.choice(server.rooms).split()[0]
     with contextlib.suppress(OSError, asyncio.IncompleteReadError, RuntimeError, TimeoutError):
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=4 * 1024 * 1024)
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(masked(b"\x00\x00\x01\x00"))
-        doc: Doc[Text] = Doc()
-        updates: list[bytes] = []
-
-        def keep(event: TransactionEvent) -> None:
-            updates.append(bytes(event.update))
-
-        subscription = doc.observe(keep)
-        text = doc.get("content", type=Text)
+        reader, writer = await open_line(server, draw.randrange(_ROOMS))
+        writer.write(masked(STEP1))
+        writing = Writer()
         for _ in range(draw.randint(0, 8)):
-            text += draw.choice("abc ")
-            writer.write(masked(b"\x00\x02" + sized(updates.pop())))
+            writing.text += draw.choice("abc ")
+            writer.write(masked(UPDATE + sized(writing.take())))
             await asyncio.sleep(draw.random() * 0.05)
-        doc.unobserve(subscription)
         for _ in range(draw.randint(0, 5)):
             await asyncio.wait_for(message(reader), 2)
         match draw.randrange(4):

@@ -12,13 +12,15 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import get_args
 
-from pycrdt import Doc, Text, TransactionEvent
+from pycrdt import Doc, Text
 from websockets.asyncio.client import ClientConnection, connect
 
 from bench.hub import stores
-from bench.hub.joins import sized
 from bench.hub.servers import Name, Server, Started
+from bench.hub.wire import STEP1, UPDATE, authentication, envelope, sized
+from bench.writer import Writer
 
 _EDITS = 20
 _PEERS: tuple[Name, ...] = ("hocuspocus", "y-websocket", "pycrdt")
@@ -28,8 +30,7 @@ class Person:
     """A client of one document in the server's dialect."""
 
     def __init__(self, server: Server, socket: ClientConnection) -> None:
-        _, document, self._token = server.rooms[0].split()
-        self._name = sized(document.encode()) if server.dialect == "h" else b""
+        self._name, self._authentication = envelope(server), authentication(server)
         self._socket = socket
         self.bytes = 0
         self.doc: Doc[Text] = Doc()
@@ -38,8 +39,8 @@ class Person:
     async def enter(self) -> None:
         """Ask for the document and take what comes first."""
         if self._name:
-            await self._socket.send(self._name + b"\x02\x00" + sized(self._token.encode()))
-        await self._socket.send(self._name + b"\x00\x00\x01\x00")
+            await self._socket.send(self._authentication)
+        await self._socket.send(self._name + STEP1)
         async with asyncio.timeout(30):
             while await self.hear() != 1:
                 pass
@@ -64,16 +65,9 @@ class Person:
 
     async def write(self, words: str) -> None:
         """Send one edit."""
-        updates: list[bytes] = []
-
-        def keep(event: TransactionEvent) -> None:
-            updates.append(bytes(event.update))
-
-        subscription = self.doc.observe(keep)
+        writer = Writer(self.doc)
         self.text += words
-        self.doc.unobserve(subscription)
-        for update in updates:
-            await self._socket.send(self._name + b"\x00\x02" + sized(update))
+        await self._socket.send(self._name + UPDATE + sized(writer.take()))
 
 
 def line(url: str) -> connect:
@@ -111,7 +105,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20, help="of Atelier; the peers get three")
     options = parser.parse_args()
     failed = 0
-    for store in ("sqlite", "postgresql", "redis"):
+    for store in get_args(stores.LogKind):
         with tempfile.TemporaryDirectory() as folder, stores.settings(store, Path(folder)) as settings:
             failed |= report("atelier", options.rounds, f"atelier, {store}", settings)
     for name in _PEERS:

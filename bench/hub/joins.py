@@ -14,50 +14,10 @@ import time
 from statistics import median
 
 from bench.hub.servers import Name, Server, Started
+from bench.hub.wire import Line, enter
 
 _AT_ONCE = 20
 _PEERS: tuple[Name, ...] = ("y-websocket", "hocuspocus")  # pycrdt-websocket does not get through
-_STEP1 = b"\x00\x00\x01\x00"
-Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-async def join(server: Server) -> Line:
-    """Connect, ask for the document, and wait until it is there."""
-    path, document, token = server.rooms[0].split()
-    name = sized(document.encode()) if server.dialect == "h" else b""
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(
-        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    answer = await reader.readuntil(b"\r\n\r\n")
-    if b" 101 " not in answer:
-        raise RuntimeError(answer[:200].decode(errors="replace"))
-    if name:
-        writer.write(masked(name + b"\x02\x00" + sized(token.encode())))
-    writer.write(masked(name + _STEP1))
-    while True:
-        first, size = await reader.readexactly(2)
-        if size == 126:
-            size = int.from_bytes(await reader.readexactly(2))
-        body = await reader.readexactly(size)
-        if first == 0x82 and body.startswith(name + b"\x00\x01"):
-            return reader, writer
-        if first == 0x88:
-            raise RuntimeError(f"closed: {body[2:].decode(errors='replace')}")
-
-
-def sized(data: bytes) -> bytes:
-    """Put a length of one or two bytes before some data."""
-    size = len(data)
-    return (bytes((size,)) if size < 128 else bytes((size & 127 | 128, size >> 7))) + data
-
-
-def masked(body: bytes) -> bytes:
-    """Frame a message as a client does; the mask is zeros."""
-    size = len(body)
-    head = bytes((0x82, 128 | size)) if size < 126 else b"\x82\xfe" + size.to_bytes(2)
-    return head + bytes(4) + body
 
 
 async def crowd(server: Server, count: int) -> tuple[float, float, float]:
@@ -67,7 +27,7 @@ async def crowd(server: Server, count: int) -> tuple[float, float, float]:
 
     async def come(some: int) -> None:
         for _ in range(some):
-            lines.append(await join(server))  # noqa: PERF401 - one after the other
+            lines.append(await enter(server))  # noqa: PERF401 - one after the other
 
     await asyncio.gather(*(come(count // _AT_ONCE) for _ in range(_AT_ONCE)))
     seconds, used = time.perf_counter() - began, server.cpu_seconds() - cpu

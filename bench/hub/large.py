@@ -11,113 +11,60 @@ import sys
 import time
 from statistics import median
 
-from pycrdt import Doc, Text, TransactionEvent
+from pycrdt import Doc, Text
 
-from bench.hub.joins import masked, sized
 from bench.hub.servers import Server, Started
+from bench.hub.wire import STEP1, STEP2, UPDATE, Line, enter, masked, message, open_line, sized
 from bench.served import percentile
+from bench.writer import Writer
 
 _PASTE = 200_000  # characters
 _TARGET_SECONDS, _TARGET_MB = 5.0, 300
 
 
-async def line_to(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Open a connection."""
-    path = server.rooms[0].split()[0]
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=4 * 1024 * 1024)
-    writer.write(
-        f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-    )
-    await reader.readuntil(b"\r\n\r\n")
-    return reader, writer
-
-
-async def message(reader: asyncio.StreamReader) -> bytes:
-    """Return the next message."""
-    first, size = await reader.readexactly(2)
-    if size == 126:
-        size = int.from_bytes(await reader.readexactly(2))
-    elif size == 127:
-        size = int.from_bytes(await reader.readexactly(8))
-    body = await reader.readexactly(size)
-    if first == 0x88:
-        raise RuntimeError(f"closed: {body[2:].decode(errors='replace')}")
-    return body if first == 0x82 else b""
-
-
 async def join(server: Server) -> tuple[float, int]:
     """Take the whole document; returns seconds and bytes. The answer that says "that is all" comes last."""
     began = time.perf_counter()
-    reader, writer = await line_to(server)
-    writer.write(masked(b"\x00\x00\x01\x00"))
+    reader, writer = await open_line(server)
+    writer.write(masked(STEP1))
     size = 0
     while True:
         body = await message(reader)
         size += len(body)
-        if body[:2] == b"\x00\x01":
+        if body[:2] == STEP2:
             writer.transport.abort()
             return time.perf_counter() - began, size
 
 
 async def write(server: Server, megabytes: int) -> Doc[Text]:
     """Paste until the document is so large, and wait until every paste is acknowledged."""
-    reader, writer = await line_to(server)
-    doc: Doc[Text] = Doc()
-    text = doc.get("content", type=Text)
-    updates: list[bytes] = []
-
-    def keep(event: TransactionEvent) -> None:
-        updates.append(bytes(event.update))
-
-    subscription = doc.observe(keep)
-    writer.write(masked(b"\x00\x00\x01\x00"))
-    while (await message(reader))[:2] != b"\x00\x01":
-        pass
+    line = await enter(server)
+    writing = Writer()
     for number in range(megabytes * 1_000_000 // _PASTE):
-        text += f"{number:09}\n" * (_PASTE // 10)
-        await _send(writer, reader, updates.pop())
-    doc.unobserve(subscription)
-    writer.transport.abort()
-    return doc
+        writing.text += f"{number:09}\n" * (_PASTE // 10)
+        await _send(line, writing.take())
+    line[1].transport.abort()
+    return writing.doc
 
 
-async def _send(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, update: bytes) -> None:
-    body = b"\x00\x02" + _sized(update)
-    size = len(body)
-    head = b"\x82\xfe" + size.to_bytes(2) if 126 <= size < 65_536 else b"\x82\xff" + size.to_bytes(8)
-    writer.write(masked(body) if size < 126 else head + bytes(4) + body)
+async def _send(line: Line, update: bytes) -> None:
+    reader, writer = line
+    body = UPDATE + sized(update)
+    writer.write(masked(body))
     while await message(reader) != body:  # its echo is the acknowledgement
         pass
 
 
-def _sized(data: bytes) -> bytes:
-    if len(data) < 16_384:
-        return sized(data)
-    out, value = bytearray(), len(data)
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes(out) + bytes((value,)) + data
-
-
 async def type_some(server: Server, doc: Doc[Text], edits: int) -> None:
     """Type at the end, an edit a message."""
-    reader, writer = await line_to(server)
-    updates: list[bytes] = []
-
-    def keep(event: TransactionEvent) -> None:
-        updates.append(bytes(event.update))
-
-    subscription = doc.observe(keep)
-    text = doc.get("content", type=Text)
-    writer.write(masked(b"\x00\x00" + _sized(bytes(doc.get_state()))))
-    while (await message(reader))[:2] != b"\x00\x01":
+    reader, writer = await open_line(server)
+    writing = Writer(doc)
+    writer.write(masked(b"\x00\x00" + sized(doc.get_state())))
+    while (await message(reader))[:2] != STEP2:
         pass
     for _ in range(edits):
-        text += "x"
-        await _send(writer, reader, updates.pop())
-    doc.unobserve(subscription)
+        writing.text += "x"
+        await _send((reader, writer), writing.take())
     writer.transport.abort()
 
 

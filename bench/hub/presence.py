@@ -12,8 +12,8 @@ import resource
 import sys
 import time
 
-from bench.hub.joins import masked, sized
 from bench.hub.servers import Server, Started
+from bench.hub.wire import masked, sized
 from bench.served import percentile
 
 _EDITS = 30

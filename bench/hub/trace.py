@@ -19,19 +19,16 @@ from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
-from pycrdt import Doc, Text, TransactionEvent
-
 from atelier.documents import ranges
 from bench.hub.durability import Person, line
-from bench.hub.joins import masked, sized
-from bench.hub.large import message
 from bench.hub.servers import BUILD, Name, Server, Started
+from bench.hub.wire import UPDATE, enter, envelope, masked, message, sized
+from bench.writer import Writer
 
 _EDITS, _LEFT = 260_000, 105_000
 _NAMES: tuple[Name, ...] = ("atelier", "hocuspocus", "y-websocket", "pycrdt")
 _SETTLE_SECONDS = 14
 _IN_FLIGHT = 1_000
-_MASK = bytes(4)
 
 
 def trace() -> tuple[list[bytes], str]:
@@ -46,14 +43,8 @@ def trace() -> tuple[list[bytes], str]:
 
 def _made() -> tuple[list[bytes], str]:
     draw = random.Random(7)
-    doc: Doc[Text] = Doc()
-    text = doc.get("content", type=Text)
-    updates: list[bytes] = []
-
-    def keep(event: TransactionEvent) -> None:
-        updates.append(bytes(event.update))
-
-    subscription = doc.observe(keep)
+    writer = Writer()
+    text, updates = writer.text, writer.updates
     length = at = 0
     deletions = (_EDITS - _LEFT) // 2
     while len(updates) < _EDITS:
@@ -73,30 +64,13 @@ def _made() -> tuple[list[bytes], str]:
                 text.insert(at, draw.choice("etaoin shrdlu\n"))
                 at += 1
                 length += 1
-    doc.unobserve(subscription)
     return updates, str(text)
 
 
 async def feed(server: Server, updates: list[bytes]) -> float:
     """Send everything while somebody else is there; returns seconds until that one has all of it."""
-    _, document, token = server.rooms[0].split()
-    path = server.rooms[0].split()[0]
-    name = sized(document.encode()) if server.dialect == "h" else b""
-    lines = []
-    for _ in range(2):
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=4 * 1024 * 1024)
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
-        )
-        await reader.readuntil(b"\r\n\r\n")
-        if name:
-            writer.write(masked(name + b"\x02\x00" + sized(token.encode())))
-        writer.write(masked(name + b"\x00\x00\x01\x00"))
-        while (await message(reader)).removeprefix(name)[:2] != b"\x00\x01":
-            pass
-        lines.append((reader, writer))
-    (own, sender), (reader, other) = lines
+    name = envelope(server)
+    (own, sender), (reader, other) = await enter(server), await enter(server)
     clocks = list(
         accumulate(max((end - start for _, start, end in ranges(u)[0]), default=0) for u in updates)
     )
@@ -108,7 +82,7 @@ async def feed(server: Server, updates: list[bytes]) -> float:
         nonlocal seen
         while seen < clocks[-1]:
             body = (await message(reader)).removeprefix(name)
-            if body[:2] == b"\x00\x02":
+            if body[:2] == UPDATE:
                 found = ranges(_inside(body))[0]
                 seen = max((end for _, _, end in found), default=seen)
                 news.set()
@@ -119,11 +93,9 @@ async def feed(server: Server, updates: list[bytes]) -> float:
 
     dropping, listening = asyncio.create_task(drop()), asyncio.create_task(listen())
     for start in range(0, len(updates), 50):
-        frames = []
-        for update in updates[start : start + 50]:
-            body = name + b"\x00\x02" + sized(update)
-            frames.append(b"\x82" + bytes([0x80 | len(body)]) + _MASK + body)
-        sender.write(b"".join(frames))
+        sender.write(
+            b"".join(masked(name + UPDATE + sized(update)) for update in updates[start : start + 50])
+        )
         await sender.drain()
         while clocks[start] > seen + _IN_FLIGHT and not listening.done():
             news.clear()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -48,7 +48,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
+        async with AsyncExitStack() as stack:
+            try:
+                services = await stack.enter_async_context(open_services(settings))
+            except (RuntimeError, ValueError, OSError) as error:
+                app.state.failure = error  # for whoever starts the server: its words are what there is to say
+                raise
             app.state.services = services
             async with Rooms(services) as rooms, Runs(services) as started_runs:
                 app.state.rooms = rooms

@@ -124,8 +124,12 @@ class Channels:
         if kind == b"message":
             self._tell(message[1].decode(), message[2])
         elif kind == b"subscribe":
-            self._hearing.add(message[1].decode())
-            self._tell(message[1].decode(), None)
+            channel = message[1].decode()
+            if channel in self._subscribed:  # else it has been left again meanwhile
+                self._hearing.add(channel)
+                self._tell(channel, None)
+        elif kind == b"unsubscribe":
+            self._hearing.discard(message[1].decode())
 
     def _tell(self, channel: str, message: bytes | None) -> None:
         for heard in tuple(self._listeners.get(channel, ())):
@@ -146,14 +150,20 @@ class Channels:
             old = [channel for channel in self._subscribed if channel not in self._listeners]
             try:
                 for start in range(0, len(new), _AT_ONCE):
-                    part = new[start : start + _AT_ONCE]
-                    self._subscribed.update(part)
-                    await line.send_command("SUBSCRIBE", *part)
+                    await self._send(line, "SUBSCRIBE", new[start : start + _AT_ONCE])
                 if old:
-                    self._subscribed.difference_update(old)
-                    self._hearing.difference_update(old)
-                    await line.send_command("UNSUBSCRIBE", *old)
+                    await self._send(line, "UNSUBSCRIBE", old)
             except FAILURES as error:
                 logger.warning("not subscribed", error=str(error))
                 with contextlib.suppress(Exception):
                     await line.disconnect(nowait=True)
+
+    async def _send(self, line: Any, command: str, channels: list[str]) -> None:
+        if self._line is not line:
+            return  # it has ended; the next one begins with everything
+        if command == "SUBSCRIBE":
+            self._subscribed.update(channels)
+        else:
+            self._subscribed.difference_update(channels)
+            self._hearing.difference_update(channels)
+        await line.send_command(command, *channels)

@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import gc
 import json
+import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,6 @@ from atelier.doctor import examine
 from atelier.hub import LineProtocol
 from atelier.logs import configure_logs
 from atelier.settings import Settings, from_environment
-from atelier.wiring import refuse_unsafe_mix
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,11 +67,6 @@ def serve(settings: Settings) -> int:
     # The thread that syncs the log must not wait 5 ms, the default, until a busy event loop lets it say so.
     sys.setswitchinterval(0.0005)
     try:
-        refuse_unsafe_mix(settings)
-    except RuntimeError as error:
-        print(f"atelier: {error}", file=sys.stderr)
-        return 2
-    try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
         print(
@@ -104,10 +99,14 @@ def serve(settings: Settings) -> int:
         ),
         settings.public_url,
     )
+    # What keeps it from starting is said in words below, not as a traceback.
+    logging.getLogger("uvicorn.error").addFilter(lambda _: not hasattr(app.state, "failure"))
     try:
         server.run(sockets=[listener])
-    except RuntimeError as error:
-        print(f"atelier: {error}", file=sys.stderr)
+    except SystemExit:
+        if not hasattr(app.state, "failure"):
+            raise
+        print(f"atelier: {app.state.failure}", file=sys.stderr)
         return 1
     return 0 if server.started else 1
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy.engine import make_url
 
 from atelier.blobs import open_blobs
 from atelier.bus import open_bus
@@ -20,23 +23,35 @@ from atelier.services import Services
 from atelier.settings import Settings
 from atelier.tasks import TaskGroup
 
+T = TypeVar("T")
+
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Open everything, in the order of dependence; close it in the opposite one.
 
     Raises:
-        RuntimeError: another server uses the same data, or the settings are an unsafe mix.
+        RuntimeError: another server uses the same data, a setting leads nowhere, or they are an unsafe mix.
     """
-    refuse_unsafe_mix(settings)
+    _refuse_unsafe_mix(settings)
     settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+
+        async def reach(name: str, adapter: AbstractAsyncContextManager[T]) -> T:
+            try:
+                return await enter(adapter)
+            except (RuntimeError, ValueError):
+                raise  # already in words
+            except Exception as error:
+                url = make_url(getattr(settings, name)).render_as_string(hide_password=True).split("?")[0]
+                raise RuntimeError(f"ATELIER_{name.upper()} {url} does not open: {error}") from error
+
         stack.callback(end_workers)
         yield Services(
-            db=await enter(open_database(settings.db_url)),
-            log=await enter(open_log(settings.log_url)),
-            bus=await enter(open_bus(settings.bus_url)),
+            db=await reach("db_url", open_database(settings.db_url)),
+            log=await reach("log_url", open_log(settings.log_url)),
+            bus=await reach("bus_url", open_bus(settings.bus_url)),
             sandbox=await enter(open_sandbox(settings.sandbox_url)),
             blobs=await enter(open_blobs(settings.blobs_url)),
             mail=await enter(open_mail(settings.mail_url, settings.mail_from)),
@@ -49,12 +64,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
 
 
-def refuse_unsafe_mix(settings: Settings) -> None:
-    """Refuse what would split people who are on different server processes.
-
-    Raises:
-        RuntimeError: the text says what to set.
-    """
+def _refuse_unsafe_mix(settings: Settings) -> None:
     if not settings.log_url.startswith("redis"):
         return
     wrong = {

@@ -19,7 +19,7 @@ from atelier.services import Services
 from atelier.settings import Settings
 
 BASE = "http://testserver"
-pytest_plugins = ["tests.postgres", "tests.redis"]
+pytest_plugins = ["tests.stores"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz-seconds", type=float, default=3, help="feed each decoder made-up bytes for so long"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what runs for as long as it is asked to, unless it is asked to."""
+    if not config.getoption("--soak-minutes"):
+        left_out = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

@@ -10,16 +10,6 @@ from contextlib import asynccontextmanager
 _LONGEST = 64 * 1024
 
 
-def checked(message: bytes) -> None:
-    """Refuse what is no signal.
-
-    Raises:
-        ValueError: it has more than 64 KiB.
-    """
-    if len(message) > _LONGEST:
-        raise ValueError(f"a message on the bus has at most {_LONGEST} bytes, not {len(message)}")
-
-
 class Subscriber:
     """What one subscriber has not taken yet: at most `bound` messages."""
 
@@ -64,12 +54,13 @@ class MemoryBus:
         Raises:
             ValueError: the message has more than 64 KiB.
         """
-        checked(message)
+        if len(message) > _LONGEST:
+            raise ValueError(f"a message on the bus has at most {_LONGEST} bytes, not {len(message)}")
         for subscriber in self._topics.get(topic, ()):
             subscriber.push(message)
 
     @asynccontextmanager
-    async def subscribe(self, topic: str, *, bound: int = 256) -> AsyncIterator[AsyncIterator[bytes | None]]:
+    async def subscribe(self, topic: str, *, bound: int = 256) -> AsyncIterator[Subscriber]:
         """Receive while the context is open."""
         subscriber = Subscriber(bound)
         self._topics.setdefault(topic, set()).add(subscriber)

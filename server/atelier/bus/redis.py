@@ -7,6 +7,7 @@ may have missed something, because the connection was made anew, sees `None`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from contextlib import asynccontextmanager
 import redis.asyncio as redis
 import structlog
 
-from atelier.bus.memory import Subscriber, checked
+from atelier.bus.memory import MemoryBus
 from atelier.channels import FAILURES, Channels
 
 logger = structlog.get_logger(__name__)
@@ -30,7 +31,7 @@ class RedisBus:
         self._redis = pool
         self._channels = channels
         self._own = secrets.token_bytes(8)
-        self._topics: dict[str, set[Subscriber]] = {}
+        self._here = MemoryBus()
 
     async def publish(self, topic: str, message: bytes) -> None:
         """Give the message to everyone who is subscribed now; whom it cannot reach will look again.
@@ -38,9 +39,7 @@ class RedisBus:
         Raises:
             ValueError: the message has more than 64 KiB.
         """
-        checked(message)
-        for subscriber in self._topics.get(topic, ()):
-            subscriber.push(message)
+        await self._here.publish(topic, message)
         try:
             await self._redis.publish(_channel(topic), self._own + message)
         except FAILURES as error:
@@ -49,32 +48,26 @@ class RedisBus:
     @asynccontextmanager
     async def subscribe(self, topic: str, *, bound: int = 256) -> AsyncIterator[AsyncIterator[bytes | None]]:
         """Receive while the context is open; without Redis, what this process says, and `None` once it is back."""
-        subscriber = Subscriber(bound)
-        begun = asyncio.Event()
+        async with self._here.subscribe(topic, bound=bound) as subscriber:
+            begun = asyncio.Event()
 
-        def heard(message: bytes | None) -> None:
-            if message is None:
-                if begun.is_set():
-                    subscriber.push(None)
-                begun.set()
-            elif message[:8] != self._own:
-                subscriber.push(message[8:])
+            def heard(message: bytes | None) -> None:
+                if message is None:
+                    if begun.is_set():
+                        subscriber.push(None)
+                    begun.set()
+                elif message[:8] != self._own:
+                    subscriber.push(message[8:])
 
-        end = self._channels.listen(_channel(topic), heard)
-        self._topics.setdefault(topic, set()).add(subscriber)
-        try:
+            end = self._channels.listen(_channel(topic), heard)
             try:
-                async with asyncio.timeout(_BEGIN_SECONDS):
-                    await begun.wait()
-            except TimeoutError:
-                begun.set()  # so that its beginning says "look again"
-            yield subscriber
-        finally:
-            end()
-            members = self._topics[topic]
-            members.discard(subscriber)
-            if not members:
-                del self._topics[topic]
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_BEGIN_SECONDS):
+                        await begun.wait()
+                begun.set()  # when it begins only later, that says "look again"
+                yield subscriber
+            finally:
+                end()
 
 
 def _channel(topic: str) -> str:

@@ -23,7 +23,10 @@ async def compact_waiting(log: Log, *, most_bytes: int, age: float = _AGE_SECOND
     done = 0
     for document in await log.due(age):
         try:
-            done += await compact_if_long(log, document, most_bytes=most_bytes, always=True)
+            if await compact_if_long(log, document, most_bytes=most_bytes, always=True):
+                done += 1
+            else:
+                await log.put_off(document)
         except TooLarge:
             done += 1
         except asyncio.CancelledError:

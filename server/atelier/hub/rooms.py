@@ -13,7 +13,7 @@ import structlog
 
 from atelier.auth import Action, Caller, Role, access_topic, allows, require, role_in
 from atelier.documents import sized
-from atelier.errors import Invalid, TooMany, Unavailable
+from atelier.errors import BadRequest, Invalid, TooMany, Unavailable
 from atelier.hub import metrics, protocol
 from atelier.hub.client import GOING_AWAY, Client, Outbox, Seat
 from atelier.hub.line import Line
@@ -28,6 +28,7 @@ logger = structlog.get_logger(__name__)
 _SWEEP_SECONDS = 2.0
 _KEEP_ALIVE_SWEEPS = 5  # each 10 s
 _SETTLE_SECONDS = 3.0
+_INSIST_SECONDS = 0.5
 _DRAIN_SECONDS = 6.0
 _DRAIN_RATE = 500  # connections a second
 ENDED = 4403
@@ -202,7 +203,7 @@ class Rooms:
             async for signal in signals:
                 # None: signals were lost, so everybody is looked at again.
                 self._roles[session_id] = {}
-                await self._check_again(session_id, (signal or b"").decode())
+                await self._insist(session_id, (signal or b"").decode())
 
     async def _hear_others(self, session_id: str, ready: asyncio.Event) -> None:
         """Bring what other processes say of who is present to the rooms that it is about."""
@@ -213,10 +214,24 @@ class Rooms:
                     for room in [room for room in self._rooms.values() if room.session_id == session_id]:
                         room.presence.ask()
                     continue
-                key, message = room_of(signal)
+                try:
+                    key, message = room_of(signal)
+                except BadRequest:
+                    logger.warning("another process says what cannot be read", session=session_id)
+                    continue
                 heard = self._rooms.get(key)
                 if heard is not None:
                     heard.presence.hear(message)
+
+    async def _insist(self, session_id: str, user_id: str) -> None:
+        """Look at roles again until it works: nobody may keep what was taken from them because a database was away."""
+        while True:
+            try:
+                return await self._check_again(session_id, user_id)
+            except Unavailable as error:
+                logger.warning("roles cannot be read just now", session=session_id, code=error.code)
+            user_id = ""  # what else is said meanwhile waits: everybody is looked at then
+            await asyncio.sleep(_INSIST_SECONDS)
 
     async def _check_again(self, session_id: str, user_id: str) -> None:
         clients = [c for c in self._clients.get(session_id, ()) if not user_id or c.caller.user_id == user_id]

@@ -149,7 +149,7 @@ class Log(Reader, Protocol):
         ...
 
     async def put_off(self, document: str) -> None:
-        """Let a document that cannot be compacted wait anew."""
+        """Let a document that was due wait anew: it cannot be compacted, or somebody else has done it."""
         ...
 
     async def forget(self, document: str) -> None:

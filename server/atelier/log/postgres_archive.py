@@ -117,6 +117,12 @@ class PostgresArchive:
                 )
             )
 
+    async def covered(self, document: str) -> int:
+        """Return the position of the newest snapshot; 0 when there is none."""
+        async with self._reading() as db:
+            query = "select position from log_documents where document = $1"
+            return int(await db.fetchval(query, document) or 0)
+
     async def survey(self, prefix: str = "") -> list[Kept]:
         """List the documents whose name begins with `prefix`."""
         async with self._reading() as db:

@@ -54,6 +54,20 @@ class _Job:
     settled: Settled | None
     done: asyncio.Future[list[int]] | None
     positions: list[int] = field(default_factory=list)
+    over: bool = False
+
+    def end(self, error: Unavailable | None) -> None:
+        """Say what has become of it; once."""
+        if self.over:
+            return
+        self.over = True
+        if self.settled is not None:
+            settle([(self.settled, self.edits[0])], error)
+        elif self.done is not None and not self.done.done():
+            if error is None:
+                self.done.set_result(self.positions)
+            else:
+                self.done.set_exception(error)
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +154,11 @@ class RedisLog:
                 groups: dict[str, list[_Job]] = {}
                 for job in jobs:
                     groups.setdefault(job.document, []).append(job)
-                await self._append(groups)
+                try:
+                    await self._append(groups)
+                except Exception as error:  # the next edits are written all the same
+                    logger.exception("the log cannot write this")
+                    self._refuse(jobs, error)
 
     async def _append(self, groups: dict[str, list[_Job]]) -> None:
         """Write each document's group; one that fails alone is refused alone."""
@@ -214,24 +232,17 @@ class RedisLog:
             else:
                 self._done(job)
 
-    def _refuse(self, group: list[_Job], error: BaseException) -> None:
+    def _refuse(self, group: Sequence[_Job], error: BaseException) -> None:
         logger.error("the log took nothing", error=str(error), edits=sum(len(job.edits) for job in group))
         for job in group:
             for nonce in job.nonces:
                 self._mine.pop(nonce, None)
-            failure = error if isinstance(error, Unavailable) else unavailable(error)
-            if job.settled is not None:
-                settle([(job.settled, job.edits[0])], failure)
-            elif job.done is not None and not job.done.done():
-                job.done.set_exception(failure)
+            job.end(error if isinstance(error, Unavailable) else unavailable(error))
 
     def _done(self, job: _Job) -> None:
         for nonce in job.nonces:
             self._mine.pop(nonce, None)
-        if job.settled is not None:
-            settle([(job.settled, job.edits[0])], None)
-        elif job.done is not None and not job.done.done():
-            job.done.set_result(job.positions)
+        job.end(None)
 
     async def sync(self, document: str, position: int) -> None:
         """Return at once: whatever has a position survives a power cut."""
@@ -340,6 +351,8 @@ class RedisLog:
                     return await work(followed)
                 except (*FAILURES, Unavailable) as error:
                     logger.warning("the log lags behind", document=followed.document, error=str(error))
+                except Exception:
+                    logger.exception("the log cannot read this", document=followed.document)
                 await asyncio.sleep(wait)
                 wait = min(2.0, wait * 2)
 
@@ -450,8 +463,8 @@ class RedisLog:
         return [name.decode() for name in found]
 
     async def put_off(self, document: str) -> None:
-        """Let a document that cannot be compacted wait as if its edits had come now."""
-        await _asked(self._redis.zadd(streams.WAITING, {document: times.now()}, xx=True))
+        """Let go of what PostgreSQL has, if somebody was killed before they could; the rest waits as if it came now."""
+        await self._trim(document, await self._archive.covered(document))
 
     async def forget(self, document: str) -> None:
         """Remove everything of a document; the stream stays, empty, so that its positions are not used again."""

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from deploy.stores import Redis
 
 from atelier.bus import Bus, open_bus
-
-from ..redis import RedisServer
 
 
 @pytest_asyncio.fixture(params=["memory", "redis"])
@@ -61,7 +60,7 @@ async def test_another_scheme_is_refused() -> None:
 
 
 async def test_processes_hear_each_other_in_order_and_are_told_when_something_may_be_lost(
-    redis_url: str, redis_server: RedisServer
+    redis_url: str, redis_server: Redis
 ) -> None:
     async with open_bus(redis_url) as one, open_bus(redis_url) as two:
         async with one.subscribe("a") as here, two.subscribe("a") as there:
@@ -73,7 +72,7 @@ async def test_processes_hear_each_other_in_order_and_are_told_when_something_ma
                 await one.publish("a", b"x")
                 for subscriber in (here, there, another):
                     assert await asyncio.wait_for(anext(subscriber), 5) == b"x"
-            redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+            redis_server.say("CLIENT", "KILL", "TYPE", "pubsub")
             await one.publish("a", b"y")
             assert await asyncio.wait_for(anext(here), 5) == b"y"
             assert await asyncio.wait_for(anext(here), 5) is None
@@ -81,10 +80,10 @@ async def test_processes_hear_each_other_in_order_and_are_told_when_something_ma
 
 
 async def test_without_redis_a_process_hears_itself_and_looks_again_when_it_is_back(
-    redis_url: str, redis_server: RedisServer
+    redis_url: str, redis_server: Redis
 ) -> None:
     async with open_bus(redis_url) as bus, bus.subscribe("a") as before:
-        redis_server.kill()
+        redis_server.end()
         try:
             await bus.publish("a", b"x")
             assert await anext(before) == b"x"
@@ -95,5 +94,5 @@ async def test_without_redis_a_process_hears_itself_and_looks_again_when_it_is_b
                 for subscriber in (before, after):
                     assert await asyncio.wait_for(anext(subscriber), 10) is None
         finally:
-            if redis_server.process is not None and redis_server.process.poll() is not None:
+            if redis_server.process is None:
                 redis_server.start()

@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 
+from atelier.documents import compact_if_long
+from atelier.ids import document_key
+from atelier.services import Services
+
 from ..conftest import MakeGuest, Somebody, invite, session_of
 
 
@@ -93,6 +97,24 @@ async def test_the_edits_of_one_are_taken_back_and_come_again(guest: MakeGuest) 
     await ada.ok("POST", f"/sessions/{session}/undos/{done['undo_id']}")
     assert await read(ada, session, "a.txt") == "keep\nbob\nada 😀\n"
     await ada.refused(422, "invalid_request", "POST", f"{base}/rollback", json={})
+
+
+async def test_a_deletion_is_taken_back_also_when_a_snapshot_without_the_deleted_was_made_since(
+    guest: MakeGuest, services: Services
+) -> None:
+    ada, bob = await guest("Ada"), await guest("Bob")
+    session = await session_of(ada)
+    await invite(ada, session, bob, "edit")
+    document = await written(ada, session, "a.txt", "one two three")
+    await written(bob, session, "a.txt", "one three")
+    key = document_key(session, document)
+    assert await compact_if_long(services.log, key, most_bytes=10**6, always=True)
+    snapshot = (await services.log.read(key)).snapshot
+    assert all(b"two" not in segment.update for segment in snapshot.segments)
+    base = f"/sessions/{session}/documents/{document}/history"
+    done = await ada.ok("POST", f"{base}/rollback", json={"author": bob.id})
+    assert (done["inserted"], done["deleted"]) == (4, 0)
+    assert await read(ada, session, "a.txt") == "one two three"
 
 
 async def test_a_version_brings_the_whole_session_back(guest: MakeGuest) -> None:

@@ -157,6 +157,14 @@ class Peer:
             assert time.monotonic() < end, f"{self.name}: {str(state)[:1500]}"
             await asyncio.sleep(0.01)
 
+    async def stays(self, condition: Callable[[dict[str, Any]], bool], seconds: float) -> None:
+        """Ask again and again for a while: the state fulfils the condition all the time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            state = await self.state()
+            assert condition(state), f"{self.name}: {str(state)[:1500]}"
+            await asyncio.sleep(0.01)
+
 
 class World:
     """A server, Node, and people with a session."""

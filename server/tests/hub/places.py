@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+from deploy.stores import Postgres, Redis
 
 from atelier.settings import from_environment
 
 from ..faults import FaultyLine, faulty_line
-from ..postgres import PostgresServer
-from ..redis import RedisServer
 from .clients import LiveServer, World, node
 
 Fault = Callable[[random.Random], Awaitable[None]]
@@ -100,12 +100,10 @@ async def embedded(folder: Path) -> AsyncIterator[Place]:
 
 
 @asynccontextmanager
-async def several(
-    folder: Path, postgres: PostgresServer, redis: RedisServer, *, database: str
-) -> AsyncIterator[Place]:
+async def several(folder: Path, postgres: Postgres, redis: Redis, *, database: str) -> AsyncIterator[Place]:
     """Two processes and a worker; each reaches Redis and PostgreSQL over lines of their own."""
     async with AsyncExitStack() as stack:
-        address = postgres.create(database)
+        address = postgres.database(database)
         servers, lines, stores = [], [], []
         log_url = ""
         for name in ("one", "two"):
@@ -128,12 +126,12 @@ async def several(
             lines.append(await stack.enter_async_context(faulty_line(server.port)))
 
         async def kill_redis(draw: random.Random) -> None:
-            redis.kill()
+            redis.end()
             await asyncio.sleep(draw.uniform(0, 0.5))
             await asyncio.to_thread(redis.start)
 
         async def crash_postgresql(draw: random.Random) -> None:
-            await asyncio.to_thread(postgres.crash)
+            await asyncio.to_thread(postgres.end, signal.SIGQUIT)
             await asyncio.sleep(draw.uniform(0, 0.5))
             await asyncio.to_thread(postgres.start)
 

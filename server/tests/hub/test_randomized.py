@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deploy.stores import Postgres, Redis
 
 from atelier.documents import map_of, text_of
 from atelier.ids import document_key
 from atelier.log import open_log
 
-from ..postgres import PostgresServer, postgres
-from ..redis import RedisServer, redis
+from ..stores import postgres, redis
 from .clients import Peer, World
 from .places import Place, embedded, several
 
@@ -254,7 +254,7 @@ KINDS: tuple[Kind, ...] = ("embedded", "several")
 class Places:
     """Makes places; PostgreSQL and Redis are started when the first needs them."""
 
-    def __init__(self, postgres: PostgresServer | None, redis: RedisServer | None) -> None:
+    def __init__(self, postgres: Postgres | None, redis: Redis | None) -> None:
         self._postgres, self._redis = postgres, redis
 
     def open(self, kind: Kind, folder: Path) -> AbstractAsyncContextManager[Place]:
@@ -262,7 +262,7 @@ class Places:
         if kind == "embedded":
             return embedded(folder)
         assert self._postgres is not None and self._redis is not None
-        self._redis.command("FLUSHALL")
+        self._redis.say("FLUSHALL")
         return several(folder, self._postgres, self._redis, database=f"d{folder.name.replace('-', '_')}")
 
 
@@ -304,11 +304,10 @@ async def test_all_agree_and_nothing_acknowledged_is_lost(tmp_path: Path, kind: 
         await play(Places(postgres_server, redis_server), kind, tmp_path / "data", seed, steps)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(0)
 async def test_soak(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     minutes = float(request.config.getoption("--soak-minutes"))
-    if not minutes:
-        pytest.skip("runs with --soak-minutes")
     end = time.monotonic() + 60 * minutes
     draw, tally = random.SystemRandom(), Tally()
     with postgres() as postgres_server, redis() as redis_server:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from deploy.stores import Redis
 
+from atelier.documents import compact_waiting
 from atelier.errors import Unavailable
 from atelier.log import Edit, Entry, Log, Segment, Snapshot, open_log
-
-from ..redis import RedisServer
 
 KEY = "ses_a:doc_b"
 
@@ -69,7 +67,7 @@ async def test_every_process_hears_the_same_in_the_same_order(url: str) -> None:
 
 
 async def test_nothing_is_missed_when_the_connection_is_cut_again_and_again(
-    url: str, redis_server: RedisServer
+    url: str, redis_server: Redis
 ) -> None:
     async with several(url, 2) as (writer, reader):
         heard: list[Entry] = []
@@ -77,21 +75,21 @@ async def test_nothing_is_missed_when_the_connection_is_cut_again_and_again(
         await reader.read(KEY)
         for n in range(120):
             if n % 30 == 10:
-                redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+                redis_server.say("CLIENT", "KILL", "TYPE", "pubsub")
             await writer.append(KEY, [edit(str(n))])
         await until(lambda: len(heard) == 120)
         assert [int(entry.edit.update) for entry in heard] == list(range(120))
 
 
 async def test_nothing_is_missed_when_it_was_trimmed_while_the_connection_was_cut(
-    url: str, redis_server: RedisServer
+    url: str, redis_server: Redis
 ) -> None:
     async with several(url, 2) as (writer, reader):
         heard: list[Entry] = []
         reader.follow(KEY, heard.extend)
         await writer.append(KEY, [edit("0")])
         await until(lambda: len(heard) == 1)
-        redis_server.command("CLIENT", "KILL", "TYPE", "pubsub")
+        redis_server.say("CLIENT", "KILL", "TYPE", "pubsub")
         positions = await writer.append(KEY, [edit(str(n)) for n in range(1, 50)])
         await writer.compact(KEY, Snapshot(positions[-10], b"\x00", (Segment(b"all", b""),)))
         await until(lambda: len(heard) == 50)
@@ -113,7 +111,7 @@ async def test_a_group_too_large_to_be_told_is_looked_up(url: str) -> None:
 
 
 async def test_a_redis_that_is_killed_and_comes_back_has_all_that_was_acknowledged(
-    url: str, redis_server: RedisServer
+    url: str, redis_server: Redis
 ) -> None:
     async with several(url, 2) as (writer, reader):
         heard: list[Entry] = []
@@ -135,7 +133,7 @@ async def test_a_redis_that_is_killed_and_comes_back_has_all_that_was_acknowledg
 
         writing = asyncio.create_task(write())
         await until(lambda: len(acknowledged) > 50)
-        redis_server.kill()
+        redis_server.end()
         await asyncio.sleep(0.2)
         await asyncio.to_thread(redis_server.start)
         await asyncio.wait_for(writing, 60)
@@ -147,7 +145,7 @@ async def test_a_redis_that_is_killed_and_comes_back_has_all_that_was_acknowledg
 
 
 async def test_a_compacted_document_leaves_redis_and_its_positions_go_on(
-    url: str, redis_server: RedisServer
+    url: str, redis_server: Redis
 ) -> None:
     async with several(url, 2) as (log, other):
         positions = await log.append(KEY, [edit(str(n)) for n in range(10)])
@@ -155,16 +153,16 @@ async def test_a_compacted_document_leaves_redis_and_its_positions_go_on(
         other.follow(KEY, heard.extend)
         await other.read(KEY)
         assert await log.compact(KEY, Snapshot(positions[-1], b"\x00", (Segment(b"all", b""),)))
-        assert redis_server.command("XLEN", f"atelier:log:stream:{KEY}") == b":0\r\n"
-        assert redis_server.command("TTL", f"atelier:log:stream:{KEY}") == b":600\r\n"
-        assert redis_server.command("PEXPIRE", f"atelier:log:stream:{KEY}", "1") == b":1\r\n"
-        while redis_server.command("EXISTS", f"atelier:log:stream:{KEY}") != b":0\r\n":  # noqa: ASYNC110
+        assert redis_server.say("XLEN", f"atelier:log:stream:{KEY}") == b":0\r\n"
+        assert redis_server.say("TTL", f"atelier:log:stream:{KEY}") == b":600\r\n"
+        assert redis_server.say("PEXPIRE", f"atelier:log:stream:{KEY}", "1") == b":1\r\n"
+        while redis_server.say("EXISTS", f"atelier:log:stream:{KEY}") != b":0\r\n":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         later = await log.append(KEY, [edit("later")])
         assert later[0] > positions[-1]
         await until(lambda: len(heard) == 1)
         assert [e.position for e in await other.history(KEY)] == [*positions, *later]
-        assert redis_server.command("TTL", f"atelier:log:stream:{KEY}") == b":-1\r\n"
+        assert redis_server.say("TTL", f"atelier:log:stream:{KEY}") == b":-1\r\n"
 
 
 async def test_two_compactions_at_once_leave_one_whole_document(url: str) -> None:
@@ -207,17 +205,16 @@ async def test_many_documents_are_followed_over_one_connection(url: str) -> None
         await until(lambda: all(into == [b"x", b"y"] for into in heard.values()))
 
 
-async def test_a_redis_that_could_lose_edits_is_refused(postgres_url: str) -> None:
-    server = RedisServer(Path(tempfile.mkdtemp(prefix="atelier-redis-")))
+async def test_a_redis_that_could_lose_edits_is_refused(postgres_url: str, tmp_path: Path) -> None:
+    server = Redis(tmp_path)
     server.start()
     try:
-        server.command("CONFIG", "SET", "appendfsync", "everysec")
+        server.say("CONFIG", "SET", "appendfsync", "everysec")
         with pytest.raises(RuntimeError, match="appendfsync always, not everysec"):
             async with open_log(f"{server.url}?archive={quote(postgres_url)}"):
                 pass
     finally:
-        server.kill()
-        subprocess.run(["rm", "-r", server.folder], check=True)
+        server.end()
 
 
 async def test_a_log_in_redis_without_an_archive_is_refused(redis_url: str) -> None:
@@ -253,3 +250,22 @@ async def test_one_process_at_a_time_compacts_a_document_and_what_waits_long_is_
         assert await two.due(-1) == []
         await two.put_off(KEY)
         assert await two.due(-1) == []
+
+
+async def test_what_was_killed_between_commit_and_trim_is_let_go_by_the_next(
+    url: str, redis_server: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(*_: object) -> None:
+        raise ConnectionError("killed")
+
+    async with several(url, 2) as (one, two):
+        positions = await one.append(KEY, [edit("a"), edit("b")])
+        with monkeypatch.context() as patch:
+            patch.setattr(one, "_trim", killed)
+            with pytest.raises(ConnectionError):
+                await one.compact(KEY, Snapshot(positions[-1], b"\x00", ()))
+        assert redis_server.say("XLEN", f"atelier:log:stream:{KEY}") == b":2\r\n"
+        assert await compact_waiting(two, most_bytes=10**6, age=-1) == 0
+        assert redis_server.say("XLEN", f"atelier:log:stream:{KEY}") == b":0\r\n"
+        assert await two.due(-1) == []
+        assert [entry.position for entry in await two.history(KEY)] == positions
