@@ -87,8 +87,7 @@ async def churn(server: Server, seconds: float) -> int:
         await asyncio.sleep(0.03)
         if visits % 1_000 == 0:
             full += 1
-            size = (server.folder / "log.db-wal").stat().st_size
-            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
             await asyncio.sleep(0.5)
             resource.prlimit(
                 server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

@@ -2,8 +2,8 @@
 
 Theory of operation. A commit with synchronous=NORMAL only writes to the write-ahead log's file: the bytes are with the
 operating system and survive a kill of this process. That takes some 20 µs, less than a trip to a thread, so the loop
-does it itself: then listeners hear of the entries. A sync is an fsync of the write-ahead log on a thread of its own,
-at most one every few milliseconds, shared by everyone who waits. If an fsync ever fails, the kernel may have dropped
+does it itself: then listeners hear of the entries. A sync of the write-ahead log is done by a thread of its own (`wal.py`), at
+most one every few milliseconds, shared by everyone who waits. If one ever fails, the kernel may have dropped
 the pages, so the log says `log_unavailable` until the server is started again: it never guesses.
 
 Everything slow (compaction, checkpoints, reading) runs in threads with connections of their own, in `archive.py`. When
@@ -16,7 +16,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,15 +29,15 @@ from atelier.errors import Unavailable
 from atelier.log.archive import Archive, connect, prepare
 from atelier.log.base import Edit, Entry, Kept, Listener, Settled, Snapshot, Stored
 from atelier.log.followers import Followers, settle
+from atelier.log.wal import CHECKPOINT_BYTES, Wal
 
 P = ParamSpec("P")
 T = TypeVar("T")
 logger = structlog.get_logger(__name__)
-_SYNC_GAP = 0.004  # seconds between the beginnings of two syncs
+_SYNC_GAP = 0.008  # seconds between the beginnings of two syncs
 _BUSY_RETRY = 0.001
 _BUSY_LONGEST = 2.0
 _RESERVED = 1_000_000
-_CHECKPOINT_BYTES = 8 * 1024 * 1024
 _INSERT = "insert into entries (document, position, data, author, at) values (?, ?, ?, ?, ?)"
 
 
@@ -64,10 +64,7 @@ class SqliteLog:
         prepare(self._writer)
         self._ids: dict[str, int] = {}
         self._archive = Archive(path)
-        # The write-ahead log exists since the connection wrote to it; its own descriptor is for fsync alone.
-        self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
-        os.fsync(self._wal)
-        _sync_folder(path.parent)
+        self._wal = Wal(path, self._loop)
         self._next = self._end = self._reserved()
         self._jobs: list[_Job] = []
         self._scheduled: asyncio.Handle | None = None
@@ -78,7 +75,7 @@ class SqliteLog:
         self._sync_began = 0.0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._broken: OSError | None = None
-        self._threads = ThreadPoolExecutor(2, "log")
+        self._checkpoints = ThreadPoolExecutor(1, "log-checkpoint")
 
     # --- writing ------------------------------------------------------------------------------------------------
 
@@ -222,19 +219,14 @@ class SqliteLog:
         written, self._written = self._written, []
         upto = self._committed
 
-        def back(outcome: Future[int]) -> None:
-            error = outcome.exception()
-            size = 0 if error is not None else outcome.result()
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self._after_sync, written, upto, size, error)
+        def done(failure: OSError | None) -> None:
+            self._after_sync(written, upto, failure)
 
-        self._threads.submit(_sync_file, self._wal).add_done_callback(back)
+        self._wal.sync(done)
 
-    def _after_sync(
-        self, written: list[tuple[Settled, Edit]], upto: int, size: int, error: BaseException | None
-    ) -> None:
+    def _after_sync(self, written: list[tuple[Settled, Edit]], upto: int, error: OSError | None) -> None:
         self._syncing = False
-        if isinstance(error, OSError):
+        if error is not None:
             self._broken = error
             logger.critical("the log cannot be synced; nothing more is taken", error=str(error))
         else:
@@ -253,9 +245,9 @@ class SqliteLog:
                 self._waiters.append((position, waiter))
         if self._broken is None:
             self._sync_soon()
-            if size > _CHECKPOINT_BYTES and not self._archive.checkpointing:
+            if not self._archive.checkpointing and (size := self._wal.used()) > CHECKPOINT_BYTES:
                 self._archive.checkpointing = True
-                self._threads.submit(self._archive.checkpoint, size)
+                self._checkpoints.submit(self._archive.checkpoint, size)
 
     # --- reading and keeping ------------------------------------------------------------------------------------
 
@@ -312,14 +304,15 @@ class SqliteLog:
             self._flush()
         if self._scheduled is not None:
             self._scheduled.cancel()
-        self._threads.shutdown(wait=True)
+        self._checkpoints.shutdown(wait=True)
+        self._wal.end()
         written, self._written = self._written, []
         if written and self._broken is None:
-            os.fsync(self._wal)
+            self._wal.sync_now()
             settle(written, None)
-        os.close(self._wal)
         self._archive.close()
         self._writer.close()
+        self._wal.close()
         os.close(self._lock)
 
     # --- positions ----------------------------------------------------------------------------------------------
@@ -331,20 +324,6 @@ class SqliteLog:
         # Positions are never used again, also not after a kill: they are set aside by the million.
         self._end = least + _RESERVED
         self._writer.execute("update positions set next = ?", (self._end,))
-
-
-def _sync_file(handle: int) -> int:
-    """Sync a file; returns its size (asked for here, since it waits for the sync)."""
-    os.fsync(handle)
-    return os.fstat(handle).st_size
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _unavailable(error: Exception) -> Unavailable:
