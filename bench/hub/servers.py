@@ -33,6 +33,11 @@ _RAISED = {
     "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000",
     "ATELIER_LIMIT_MESSAGES_PER_SECOND": "1000000",
     "ATELIER_LIMIT_SOCKET_BYTES_PER_SECOND": "1000000000",
+    **{
+        f"ATELIER_LIMIT_{who}_{what}_PER_SECOND": "1000000000"
+        for who in ("PERSON", "DOCUMENT", "SESSION")
+        for what in ("MESSAGES", "BYTES")
+    },
 }
 
 

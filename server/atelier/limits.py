@@ -43,6 +43,22 @@ class Limits:
     """WebSocket messages per connection, over a ten-second window."""
     socket_bytes_per_second: int = 4 * 1024 * 1024
     """Bytes that one connection sends, over a ten-second window."""
+    pending_bytes_per_socket: int = 16 * 1024 * 1024
+    """Edits of one connection that are not acknowledged yet; it is not read from until some are."""
+    person_messages_per_second: int = 1_200
+    """WebSocket messages of one person, all connections to a server process together; beyond, they are read slower."""
+    person_bytes_per_second: int = 8 * 1024 * 1024
+    """Bytes of them."""
+    document_messages_per_second: int = 2_000
+    """Edits of one document in a server process; beyond, its writers are read slower."""
+    document_bytes_per_second: int = 8 * 1024 * 1024
+    """Bytes of them."""
+    document_clients: int = 100_000
+    """Yjs client ids that have ever written in one document; each costs every newcomer some bytes."""
+    session_messages_per_second: int = 12_000
+    """WebSocket messages of one session in a server process; beyond, its people are read slower."""
+    session_bytes_per_second: int = 32 * 1024 * 1024
+    """Bytes of them."""
     members_per_session: int = 500
     """People in one session."""
     links_per_session: int = 100

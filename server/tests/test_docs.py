@@ -56,9 +56,11 @@ def test_every_setting_is_documented(field: str) -> None:
     assert f"`ATELIER_{field.upper()}`" in (DOCS / "operating.md").read_text()
 
 
-@pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(Limits)])
-def test_every_limit_is_documented(field: str) -> None:
-    assert f"`ATELIER_LIMIT_{field.upper()}`" in (DOCS / "operating.md").read_text()
+def test_every_limit_is_documented_with_its_default_and_no_other() -> None:
+    rows = re.findall(
+        r"^\| `ATELIER_LIMIT_(\w+)` \| ([\d,]+) \|", (DOCS / "operating.md").read_text(), re.MULTILINE
+    )
+    assert dict(rows) == {f.name.upper(): f"{f.default:,}" for f in dataclasses.fields(Limits)}
 
 
 def test_the_make_targets_that_the_readme_names_exist() -> None:

@@ -135,20 +135,38 @@ def _appended(stored: Stored) -> Snapshot:
     return Snapshot(stored.position, state.encode(), stored.snapshot.segments + new)
 
 
-async def compact_if_long(log: Log, document: str, *, most_bytes: int, always: bool = False) -> bool:
+async def compact_if_long(
+    log: Log, document: str, *, most_bytes: int, most_clients: int = 2**53, always: bool = False
+) -> bool:
     """Make a verified snapshot when the tail has grown long and no other process is at it; says whether it did.
 
     Raises:
-        TooLarge: `document_too_large`, the snapshot alone is over the limit; it is kept all the same.
+        TooLarge: `document_too_large`, the snapshot alone is over a limit; it is kept all the same.
     """
     async with log.claim(document) as mine:
-        return mine and await _compact(log, document, most_bytes=most_bytes, always=always)
+        if not mine:
+            return False
+        snapshot = await _compact(log, document, always=always)
+    if snapshot is None:
+        return False
+    size, clients = sum(len(segment.update) for segment in snapshot.segments), len(State(snapshot.state))
+    for what, value, most in (
+        ("bytes", size, most_bytes),
+        ("client ids that have written", clients, most_clients),
+    ):
+        if value > most:
+            raise TooLarge(
+                "document_too_large",
+                f"The document has {value:,} {what}; the limit is {most:,}.",
+                next_step="Copy what you need into new files.",
+            )
+    return True
 
 
-async def _compact(log: Log, document: str, *, most_bytes: int, always: bool) -> bool:
+async def _compact(log: Log, document: str, *, always: bool) -> Snapshot | None:
     stored = await log.read(document)
     if not stored.tail or not (always or is_long(stored)):
-        return False
+        return None
     keep = await _for_history(log, document, stored)
     # What history keeps has been put together already; of it there is only to be left out what was deleted.
     source = stored if keep is None else Stored(Snapshot(keep.position, b"", keep.segments), ())
@@ -158,13 +176,7 @@ async def _compact(log: Log, document: str, *, most_bytes: int, always: bool) ->
     logger.info(
         "compacted", document=document, entries=len(stored.tail), bytes=size, parts=len(snapshot.segments)
     )
-    if size > most_bytes:
-        raise TooLarge(
-            "document_too_large",
-            f"The document has {size:,} bytes; the limit is {most_bytes:,}.",
-            next_step="Split the file.",
-        )
-    return True
+    return snapshot
 
 
 async def _for_history(log: Log, document: str, stored: Stored) -> Snapshot | None:

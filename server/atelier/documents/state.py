@@ -41,6 +41,10 @@ class State:
         """Say whether everything that a part holds is there; False when it does not say where it ends."""
         return bool(ends) and all(self._clocks.get(client, 0) >= end for client, end in decode(ends).items())
 
+    def __len__(self) -> int:
+        """Return how many clients have written."""
+        return len(self._clocks)
+
     def encode(self) -> bytes:
         """Return it as Yjs writes it."""
         return encode(self._clocks)

@@ -51,6 +51,9 @@ class Seat:
     considered: int = 0
     """How many of its edits are being looked at, beside everything else, or wait for that."""
     considering: asyncio.Lock | None = None
+    edits: int = 0
+    """How many edits came since they were counted the last time, and how many bytes."""
+    edited_bytes: int = 0
 
     @property
     def hocuspocus(self) -> bool:
@@ -95,11 +98,14 @@ class Client:
         self.leave: Callable[[], None] = lambda: None
         """What to do when the connection is gone."""
         self.full = False
+        self._throttled = False
+        self._pending = 0  # bytes of edits that are not acknowledged
         self._line = line
         self._outbox = outbox
         self._limits = limits
         self._messages = limits.messages_per_second * _WINDOW_SECONDS
         self._bytes = limits.socket_bytes_per_second * _WINDOW_SECONDS
+        self._before = (self._messages, self._bytes)
         self._closing = False
         self._pinged: float | None = None
         self._heard = time.monotonic()
@@ -139,7 +145,7 @@ class Client:
     def paused(self) -> None:
         """Stop following until the transport has room; the peer is not read from either."""
         self.full = True
-        self._line.hold(True)
+        self._hold()
         self._waited = (self._line.waiting(), time.monotonic())
         for seat in self.seats.values():
             seat.room.fall_behind(seat)
@@ -147,10 +153,27 @@ class Client:
     def drained(self) -> None:
         """Go on: each seat is brought up to date."""
         self.full = False
-        self._line.hold(False)
+        self._hold()
         for seat in list(self.seats.values()):
             if not self.full:
                 seat.room.catch_up(seat)
+
+    def throttle(self, throttled: bool) -> None:
+        """Stop reading from the peer, or go on."""
+        if throttled is not self._throttled:
+            self._throttled = throttled
+            self._hold()
+
+    def owe(self, size: int) -> None:
+        """Count bytes of an edit that waits to be acknowledged (negative: that has been); too many, and it is not read on."""
+        before = self._pending > self._limits.pending_bytes_per_socket
+        self._pending += size
+        if before is not (self._pending > self._limits.pending_bytes_per_socket):
+            self._hold()
+
+    def _hold(self) -> None:
+        pending = self._pending > self._limits.pending_bytes_per_socket
+        self._line.hold(self.full or self._throttled or pending)
 
     def ended(self) -> None:
         """The connection is gone."""
@@ -222,15 +245,17 @@ class Client:
         """Whether a client that used to ping has stopped: its machine sleeps or its line is dead."""
         return self._pinged is not None and time.monotonic() - self._pinged > SILENT_SECONDS
 
-    def sweep(self, now: float, seconds: float) -> None:
-        """Give back allowances; ask after who has been quiet, end who is gone."""
+    def sweep(self, now: float, seconds: float) -> tuple[int, int]:
+        """Give back allowances; ask after who has been quiet, end who is gone. Returns messages and bytes since then."""
         limits = self._limits
+        sent = self._before[0] - self._messages, self._before[1] - self._bytes
         most = limits.messages_per_second * _WINDOW_SECONDS
         if self._messages < most:
             self._messages = min(most, int(self._messages + limits.messages_per_second * seconds))
         most = limits.socket_bytes_per_second * _WINDOW_SECONDS
         if self._bytes < most:
             self._bytes = min(most, int(self._bytes + limits.socket_bytes_per_second * seconds))
+        self._before = (self._messages, self._bytes)
         if self.full:
             waiting = self._line.waiting()
             if waiting != self._waited[0]:
@@ -243,6 +268,7 @@ class Client:
             self._line.abort()
         elif now - self._heard > _PING_SECONDS:
             self._line.write([PING])
+        return sent
 
 
 def _nothing(_: bytes) -> None:

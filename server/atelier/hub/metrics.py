@@ -15,6 +15,7 @@ ACKNOWLEDGED = Histogram(
     buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.0),
 )
 QUARANTINED = Gauge("atelier_hub_quarantined", "Documents that cannot be served just now")
+THROTTLED = Gauge("atelier_hub_throttled", "Connections that are read slower because of a quota")
 SHED = Counter("atelier_hub_shed_total", "Connections turned away because the event loop was late")
 COMPACTIONS = Counter("atelier_hub_compactions_total", "Snapshots made")
 LOOP_DELAY = Gauge(

@@ -168,6 +168,8 @@ class Room:
         Raises:
             Invalid: `poison_update`.
         """
+        seat.edits += 1
+        seat.edited_bytes += len(update)
         if len(update) > _LARGE or seat.considered or (reply and only_deletions(update)):
             # What comes behind it waits: edits of one seat reach the log in the order in which they were made.
             seat.considered += 1
@@ -206,6 +208,7 @@ class Room:
                 why = "the document is full" if self._too_large else "your role does not allow editing"
                 seat.push(protocol.denied(f"{code}: {why}", hocuspocus=False))
             return
+        client.owe(len(update))
         edit = Edit(update, client.caller.user_id, times.now())
         self._authors[id(edit)] = (seat, time.monotonic())
         self._services.log.submit(self.key, edit, self._settled)
@@ -216,6 +219,7 @@ class Room:
         acknowledged: dict[Seat, list[bytes]] = {}
         for edit in edits:
             seat, at = self._authors.pop(id(edit))
+            seat.client.owe(-len(edit.update))
             oldest = min(oldest, at)
             if seat.prefix:
                 body = seat.prefix + _STORED
@@ -428,8 +432,12 @@ class Room:
 
     async def _compact_once(self) -> None:
         try:
+            limits = self._services.limits
             done = await compact_if_long(
-                self._services.log, self.key, most_bytes=self._services.limits.document_bytes
+                self._services.log,
+                self.key,
+                most_bytes=limits.document_bytes,
+                most_clients=limits.document_clients,
             )
         except TooLarge as error:
             self._too_large = True

@@ -19,6 +19,7 @@ from atelier.hub.client import GOING_AWAY, Client, Outbox, Seat
 from atelier.hub.line import Line
 from atelier.hub.presence_news import presence_topic, room_of
 from atelier.hub.pulse import Pulse
+from atelier.hub.quotas import Quotas
 from atelier.hub.room import Room
 from atelier.ids import DOCUMENT_ID, document_key
 from atelier.services import Services
@@ -47,6 +48,7 @@ class Rooms:
         self._tasks = TaskGroup("hub")
         self._outbox = Outbox()
         self._pulse = Pulse()
+        self._quotas = Quotas(services.limits)
         self.draining = False
 
     async def __aenter__(self) -> Self:
@@ -261,9 +263,7 @@ class Rooms:
             for room in list(self._rooms.values()):
                 room.sweep(now, keep_alive=turn % _KEEP_ALIVE_SWEEPS == 0)
                 self._end_if_idle(room)
-            for clients in list(self._clients.values()):
-                for client in list(clients):
-                    client.sweep(now, now - before)
+            self._sweep_clients(now, now - before)
             before = now
             metrics.QUARANTINED.set(sum(room.quarantined for room in self._rooms.values()))
             metrics.WAITING.set(
@@ -271,3 +271,14 @@ class Rooms:
             )
             metrics.LOOP_DELAY.set(self._pulse.worst())
             metrics.TASKS.set(len(asyncio.all_tasks()))
+
+    def _sweep_clients(self, now: float, seconds: float) -> None:
+        everybody = [
+            (session_id, client) for session_id, clients in self._clients.items() for client in clients
+        ]
+        for session_id, client in everybody:
+            self._quotas.count(client, session_id, *client.sweep(now, seconds))
+        held = self._quotas.settle(seconds)
+        for _, client in everybody:
+            client.throttle(client in held)
+        metrics.THROTTLED.set(len(held))
