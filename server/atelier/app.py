@@ -63,6 +63,9 @@ def create_app(settings: Settings) -> FastAPI:
                     documents.compact_regularly(services.log, most_bytes=settings.limits.document_bytes),
                     name="compact",
                 )
+                if settings.history_days:
+                    keeping = history.forget_regularly(services, days=settings.history_days)
+                    services.tasks.start(keeping, name="forget")
                 yield
 
     app = FastAPI(

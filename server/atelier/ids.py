@@ -32,3 +32,9 @@ def hash_secret(secret: str) -> str:
 def document_key(session_id: str, document_id: str) -> str:
     """Return the log's key of one document: unambiguous, since neither part may hold a colon."""
     return f"{session_id}:{document_id}"
+
+
+def parts_of_key(key: str) -> tuple[str, str]:
+    """Return the session and the document that `document_key` was made of."""
+    session_id, _, document_id = key.partition(":")
+    return session_id, document_id

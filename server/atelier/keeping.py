@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from atelier import documents, times
+from atelier.db import open_database
 from atelier.errors import AtelierError, Invalid, NotFound
+from atelier.history import disown
 from atelier.log import Edit, Entry, Log, Reader, Stored, open_log, open_reader
 from atelier.settings import Settings
 
@@ -57,6 +59,8 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
     compacting = verb("compact", "make a verified snapshot now", document=False)
     compacting.add_argument("document", nargs="?", help="SESSION:DOCUMENT; all without it")
     verb("recover", "make a new snapshot from everything that can still be read; the history stays as it is")
+    disown = verb("disown", "take a person's name off every edit in every document", document=False)
+    disown.add_argument("user", help="the person's user id")
     forget = verb("forget", "remove everything of a document, for good")
     forget.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -80,6 +84,11 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
             async with open_reader(settings.log_url) as reader:
                 return await reading[options.verb](reader, options)
         async with open_log(settings.log_url) as log:
+            if options.verb == "disown":
+                async with open_database(settings.db_url) as db:
+                    edits = await disown(db, log, options.user)
+                print(f"{options.user}: {edits:,} edits are nobody's now")
+                return 0
             return await writing[options.verb](log, options)
 
     try:

@@ -47,6 +47,8 @@ class Settings:
     """Signs access tokens; at least 32 characters. Empty: made once and kept in the data folder (mode 0600)."""
     sign_up: bool = True
     """Whether strangers may make an account; an admin can change it later in the admin page."""
+    history_days: int = 0
+    """How long it is kept who wrote what, and what was deleted; older edits become one of nobody's. 0: for ever."""
     trusted_proxies: str = "127.0.0.1"
     """Comma-separated addresses whose X-Forwarded-For and X-Forwarded-Proto are believed."""
     log_format: str = "text"

@@ -388,6 +388,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sessions/{session_id}/documents/{document_id}/history/forget": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Forget Before
+         * @description Let go, for good, of who wrote what before a point and of what had been deleted by then; the text stays.
+         */
+        post: operations["forget_before"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{session_id}/documents/{document_id}/history/playback": {
         parameters: {
             query?: never;
@@ -1340,6 +1360,30 @@ export interface components {
         Files: {
             /** Items */
             items: components["schemas"]["File"][];
+        };
+        /**
+         * ForgetBefore
+         * @description The first point that stays.
+         */
+        ForgetBefore: {
+            /** Position */
+            position: number;
+        };
+        /**
+         * Forgotten
+         * @description What was let go of, for good.
+         */
+        Forgotten: {
+            /**
+             * Edits
+             * @description how many edits have become one of nobody's
+             */
+            edits: number;
+            /**
+             * Position
+             * @description the first point that is left; 0 when the document has none
+             */
+            position: number;
         };
         /** GitImport */
         GitImport: {
@@ -2923,6 +2967,42 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Diff"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    forget_before: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                document_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ForgetBefore"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Forgotten"];
                 };
             };
             /** @description Validation Error */

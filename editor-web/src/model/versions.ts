@@ -5,6 +5,7 @@ import { complain, notify } from "./toasts";
 
 export type Version = components["schemas"]["Version"];
 export type VersionWithFiles = components["schemas"]["VersionWithFiles"];
+type Forgotten = components["schemas"]["Forgotten"];
 type Changed = components["schemas"]["Changed"];
 type RestoredVersion = components["schemas"]["RestoredVersion"];
 
@@ -38,6 +39,11 @@ export async function takeBack(session: string, document: string, asked: { autho
   if (done === null) return;
   const words = `Taken back: ${done.deleted.toLocaleString()} characters went, ${done.inserted.toLocaleString()} came back.`;
   tell(session, done.changed ? words : "Nothing of it is left in the text.", done.undo_id ?? null);
+}
+
+export async function forgetUntil(session: string, document: string, position: number): Promise<void> {
+  const done = await told(call<Forgotten>("POST", `${at(session)}/documents/${document}/history/forget`, { position }));
+  if (done !== null) notify(done.edits === 0 ? "There is nothing before this." : `${done.edits.toLocaleString()} edits are forgotten.`);
 }
 
 export async function nameVersion(session: string, name: string, point: { document_id: string; position: number } | null): Promise<void> {

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import { colorOf, initialsOf } from "../model/palette";
 import { type Burst, type Past, rowsOf } from "../model/past";
 import type { Shell } from "../model/shell";
-import { takeBack } from "../model/versions";
+import { forgetUntil, takeBack } from "../model/versions";
 import { Icon } from "./icons";
 
 type Author = Burst["authors"][number];
@@ -85,7 +85,8 @@ function BurstRow({ shell, past, burst }: { shell: Shell; past: Past; burst: Bur
 interface Way {
   label: string;
   says: string;
-  asked: { author?: string; from?: number; to?: number };
+  does: string;
+  run: () => Promise<void>;
 }
 
 function Ways({ shell, past, burst }: { shell: Shell; past: Past; burst: Burst }) {
@@ -93,29 +94,41 @@ function Ways({ shell, past, burst }: { shell: Shell; past: Past; burst: Burst }
   const ways: Way[] = [
     {
       label: "Take back these edits",
-      says: "What was written here goes, what was deleted here comes back. What others wrote stays.",
-      asked: { from: burst.first, to: burst.last },
+      says: "What was written here goes, what was deleted here comes back. What others wrote stays. You can undo it.",
+      does: "Take back",
+      run: () => takeBack(shell.session, past.document, { from: burst.first, to: burst.last }),
     },
-    ...burst.authors.map((author) => ({
+    ...burst.authors.filter((author) => author.id !== "").map((author) => ({
       label: `Take back everything by ${nameOf(author)}`,
-      says: `All that ${nameOf(author)} ever wrote in this file goes, what they deleted comes back. What others wrote stays.`,
-      asked: { author: author.id },
+      says: `All that ${nameOf(author)} ever wrote in this file goes, what they deleted comes back. What others wrote stays. You can undo it.`,
+      does: "Take back",
+      run: () => takeBack(shell.session, past.document, { author: author.id }),
     })),
+    ...(shell.workspace.session.value.role === "owner"
+      ? [
+          {
+            label: "Forget everything until here",
+            says: "Who wrote what until here, and what was deleted by then, goes for good; the text stays. Nobody can undo this.",
+            does: "Forget",
+            run: () => forgetUntil(shell.session, past.document, burst.last),
+          },
+        ]
+      : []),
   ];
   if (asked !== null) {
     return (
       <div class="ways" role="group" aria-label={asked.label}>
-        <p>{asked.says} You can undo it.</p>
+        <p>{asked.says}</p>
         <button
           type="button"
           class="button button-danger"
           autoFocus
           onClick={() => {
             ask(null);
-            void takeBack(shell.session, past.document, asked.asked).then(() => past.open());
+            void asked.run().then(() => past.open());
           }}
         >
-          Take back
+          {asked.does}
         </button>
         <button type="button" class="button" onClick={() => ask(null)}>
           Cancel
@@ -134,4 +147,4 @@ function Ways({ shell, past, burst }: { shell: Shell; past: Past; burst: Burst }
   );
 }
 
-const nameOf = (author: Author): string => author.name || "Somebody who left";
+const nameOf = (author: Author): string => author.name || (author.id === "" ? "Forgotten" : "Somebody who left");

@@ -20,6 +20,7 @@ from atelier.documents.crdt import (
 )
 from atelier.documents.edits import Change, Patch, Span, read_map, spans_between
 from atelier.documents.lib0 import sized, uint
+from atelier.documents.past import NOBODY, let_go
 from atelier.documents.recover import examine, rebuilt
 from atelier.documents.service import (
     apply_update,
@@ -38,6 +39,7 @@ from atelier.documents.waiting import compact_regularly, compact_waiting
 __all__ = [
     "EMPTY_STATE",
     "EMPTY_UPDATE",
+    "NOBODY",
     "PART_BYTES",
     "TEXT",
     "Change",
@@ -61,6 +63,7 @@ __all__ = [
     "fold",
     "is_long",
     "is_valid",
+    "let_go",
     "map_of",
     "merged",
     "poison",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, func, insert, select
+from sqlalchemy import RowMapping, Text, cast, delete, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atelier.db.tables import bursts, users, versions
@@ -69,6 +69,22 @@ async def add_bursts(
     ]
     if rows:
         await db.execute(insert(bursts), rows)
+
+
+async def delete_bursts(db: AsyncConnection, session_id: str, document_id: str) -> None:
+    """Forget what was kept of a document's bursts; they are derived from the log again."""
+    await db.execute(
+        delete(bursts).where(bursts.c.session_id == session_id, bursts.c.document_id == document_id)
+    )
+
+
+async def delete_bursts_of(db: AsyncConnection, user_id: str) -> None:
+    """Do the same for every document in which a person has written."""
+    named = cast(bursts.c.authors, Text).contains(f'"{user_id}"', autoescape=True)
+    for row in (
+        await db.execute(select(bursts.c.session_id, bursts.c.document_id).where(named).distinct())
+    ).all():
+        await delete_bursts(db, *row)
 
 
 async def names(db: AsyncConnection, user_ids: Iterable[str]) -> dict[str, str]:

@@ -14,12 +14,14 @@ from atelier import files
 from atelier.auth import CallerDep
 from atelier.deps import ServicesDep
 from atelier.documents import Change, ranges
-from atelier.history import service, versions
+from atelier.history import letting_go, service, versions
 from atelier.history.schemas import (
     Author,
     Burst,
     Changed,
     Diff,
+    ForgetBefore,
+    Forgotten,
     History,
     Hunk,
     Line,
@@ -143,6 +145,15 @@ async def roll_back(
         last=body.last,
     )
     return _changed(change, undo_id)
+
+
+@router.post(f"{_PAST}/forget", operation_id="forget_before")
+async def forget_before(
+    session_id: str, document_id: str, body: ForgetBefore, services: ServicesDep, caller: CallerDep
+) -> Forgotten:
+    """Let go, for good, of who wrote what before a point and of what had been deleted by then; the text stays."""
+    position, edits = await letting_go.forget_before(services, caller, session_id, document_id, body.position)
+    return Forgotten(position=position, edits=edits)
 
 
 @router.get(f"{_PAST}/{{position}}", operation_id="read_point")

@@ -103,6 +103,19 @@ class Rollback(BaseModel):
         return self
 
 
+class ForgetBefore(BaseModel):
+    """The first point that stays."""
+
+    position: int = Field(ge=1)
+
+
+class Forgotten(BaseModel):
+    """What was let go of, for good."""
+
+    position: int = Field(description="the first point that is left; 0 when the document has none")
+    edits: int = Field(description="how many edits have become one of nobody's")
+
+
 class Changed(BaseModel):
     """What a restore or a rollback did; `undo_id` goes to `POST …/undos/{id}` within an hour."""
 

@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from atelier.log.base import NOTHING, Edit, Entry, Kept, Segment, Snapshot, Stored
@@ -224,29 +225,41 @@ class Archive:
         with self._keeping:
             if not self._holds(document, snapshot.position):
                 return False
-            number, generation = self._fresh_generation(document)
-            for place, segment in enumerate(snapshot.segments):
-                self._keeper.execute(
-                    "insert into segments values (?, ?, ?, ?, ?)",
-                    (number, generation, place, segment.update, segment.ends),
-                )
+            number, generation = self._write_segments(document, snapshot)
             with self._transaction():
-                taken = self._keeper.execute(
-                    "update documents set position = ?, generation = ?, state = ? where id = ? and position < ?",
-                    (snapshot.position, generation, snapshot.state, number, snapshot.position),
-                ).rowcount
+                # One that is as new as what is there says nothing new.
+                taken = self._adopt(number, generation, snapshot, newer=True)
                 if taken and keep is not None:
                     kept = (number, keep.position, keep.state, pack_segments(keep.segments))
                     self._keeper.execute("insert or ignore into kept values (?, ?, ?, ?)", kept)
-                self._keeper.execute(
-                    "delete from segments where document = ? and generation"
-                    " <> (select generation from documents where id = ?)",
-                    (number, number),
-                )
             if taken:
                 self._pack(number, snapshot.position)
                 self._give_back(_PAGES_AT_ONCE)
-            return bool(taken)
+            return taken
+
+    def _write_segments(self, document: str, snapshot: Snapshot) -> tuple[int, int]:
+        """Write a snapshot's parts, one transaction each; returns the document's number and their generation."""
+        number, generation = self._fresh_generation(document)
+        for place, segment in enumerate(snapshot.segments):
+            self._keeper.execute(
+                "insert into segments values (?, ?, ?, ?, ?)",
+                (number, generation, place, segment.update, segment.ends),
+            )
+        return number, generation
+
+    def _adopt(self, number: int, generation: int, snapshot: Snapshot, *, newer: bool = False) -> bool:
+        """Make a generation of parts the document's, unless there is a newer one; the other generations go."""
+        least = snapshot.position - 1 if newer else snapshot.position
+        taken = self._keeper.execute(
+            "update documents set position = ?, generation = ?, state = ? where id = ? and position <= ?",
+            (snapshot.position, generation, snapshot.state, number, least),
+        ).rowcount
+        self._keeper.execute(
+            "delete from segments where document = ? and generation"
+            " <> (select generation from documents where id = ?)",
+            (number, number),
+        )
+        return bool(taken)
 
     def _give_back(self, most: int) -> None:
         """Make the file smaller by at most so many pages, when much of it is free."""
@@ -283,13 +296,65 @@ class Archive:
             if len(rows) < PACKED:
                 return
             entries = [Entry(position, Edit(data, author, at)) for position, data, author, at in rows]
-            first, last = entries[0].position, entries[-1].position
-            row = (number, first, last, len(entries), pack(entries))
             with self._transaction():
-                self._keeper.execute("insert into packs values (?, ?, ?, ?, ?)", row)
+                self._insert_pack(number, entries)
                 self._keeper.execute(
-                    "delete from entries where document = ? and position <= ?", (number, last)
+                    "delete from entries where document = ? and position <= ?", (number, entries[-1].position)
                 )
+
+    def _insert_pack(self, number: int, entries: list[Entry]) -> None:
+        row = (number, entries[0].position, entries[-1].position, len(entries), pack(entries))
+        self._keeper.execute("insert into packs values (?, ?, ?, ?, ?)", row)
+
+    def condense(self, document: str, entry: Entry, snapshot: Snapshot) -> bool:
+        """Put one entry in the place of every edit up to its position; see the port."""
+        with self._keeping:
+            if not (self._holds(document, entry.position) and self._holds(document, snapshot.position)):
+                return False
+            number, generation = self._write_segments(document, snapshot)
+            with self._transaction():
+                packs = self._keeper.execute(
+                    "delete from packs where document = ? and first <= ? returning data",
+                    (number, entry.position),
+                ).fetchall()
+                rest = [e for (data,) in packs for e in unpack(data) if e.position > entry.position]
+                self._insert_pack(number, [entry])
+                if rest:
+                    self._insert_pack(number, sorted(rest, key=lambda e: e.position))
+                for table in ("entries", "kept"):
+                    upto = entry.position if table == "entries" else 2**62
+                    self._keeper.execute(
+                        f"delete from {table} where document = ? and position <= ?", (number, upto)
+                    )
+                self._adopt(number, generation, snapshot)
+            self._give_back(_PAGES_AT_ONCE)
+            return True
+
+    def disown(self, author: str) -> int:
+        """Take a person's name off every edit, a pack at a time."""
+        with self._keeping:
+            with self._transaction():
+                done = self._keeper.execute(
+                    "update entries set author = '' where author = ?", (author,)
+                ).rowcount
+            for number, last in self._keeper.execute("select document, last from packs").fetchall():
+                with self._transaction():
+                    data = self._keeper.execute(
+                        "select data from packs where document = ? and last = ?", (number, last)
+                    ).fetchone()
+                    entries = [] if data is None else unpack(data[0])
+                    own = sum(entry.edit.author == author for entry in entries)
+                    if own:
+                        again = [
+                            replace(e, edit=replace(e.edit, author="")) if e.edit.author == author else e
+                            for e in entries
+                        ]
+                        self._keeper.execute(
+                            "update packs set data = ? where document = ? and last = ?",
+                            (pack(again), number, last),
+                        )
+                        done += own
+            return done
 
     def forget(self, document: str) -> None:
         """Remove a document from every table."""

@@ -152,6 +152,18 @@ class Log(Reader, Protocol):
         """Let a document that was due wait anew: it cannot be compacted, or somebody else has done it."""
         ...
 
+    async def condense(self, document: str, entry: Entry, snapshot: Snapshot) -> bool:
+        """Put `entry` in the place of every edit up to its position, which is one of them; the others are gone for good.
+
+        `snapshot`, of that position or a later one, becomes the newest, and those kept for history go. False: the
+        document has been forgotten or condensed meanwhile, and nothing has changed.
+        """
+        ...
+
+    async def disown(self, author: str) -> int:
+        """Take a person's name off every edit; returns how many there were. What has not been compacted yet keeps it."""
+        ...
+
     async def forget(self, document: str) -> None:
         """Remove everything of a document, for good."""
         ...

@@ -157,6 +157,31 @@ class PostgresArchive:
             await (transaction.commit() if taken else transaction.rollback())
             return taken
 
+    async def condense(self, document: str, entry: Entry, snapshot: Snapshot) -> bool:
+        """Put one entry in the place of every edit up to its position; see the port."""
+        async with self._failing(), self._pool.acquire() as db, db.transaction():
+            await _lock(db, document)
+            for position in (entry.position, snapshot.position):
+                if not await _holds(db, document, position):
+                    return False
+            await db.execute(
+                "delete from log_entries where document = $1 and position <= $2", document, entry.position
+            )
+            edit = entry.edit
+            await db.execute(
+                "insert into log_entries (position, document, data, author, at) values ($1, $2, $3, $4, $5)",
+                entry.position, document, edit.update, edit.author, edit.at,
+            )  # fmt: skip
+            await db.execute("delete from log_kept where document = $1", document)
+            await _adopt(db, document, snapshot, least=snapshot.position)
+            return True
+
+    async def disown(self, author: str) -> int:
+        """Take a person's name off every edit."""
+        async with self._failing(), self._pool.acquire() as db:
+            done = await db.execute("update log_entries set author = '' where author = $1", author)
+            return int(done.split()[-1])
+
     async def forget(self, document: str, first: Callable[[], Awaitable[object]] | None = None) -> None:
         """Remove everything of a document, after `first`, while nobody compacts it."""
         async with self._failing(), self._pool.acquire() as db, db.transaction():
@@ -202,18 +227,39 @@ async def _take(
             [(e.position, document, e.edit.update, e.edit.author, e.edit.at) for e in await tail()],
         )
     # Every edit stays until the document is forgotten: where the snapshot's last one is missing, it has been.
-    there = await db.fetchval(
-        "select 1 from log_entries where document = $1 and position = $2", document, snapshot.position
-    )
-    if there is None:
+    if not await _holds(db, document, snapshot.position):
         return False
+    # One that is as new as what is there says nothing new.
+    if not await _adopt(db, document, snapshot, least=snapshot.position - 1):
+        return False
+    if keep is not None:
+        await db.execute(
+            "insert into log_kept values ($1, $2, $3, $4) on conflict do nothing",
+            document,
+            keep.position,
+            keep.state,
+            pack_segments(keep.segments),
+        )
+    return True
+
+
+async def _holds(db: Any, document: str, position: int) -> bool:
+    found = await db.fetchval(
+        "select 1 from log_entries where document = $1 and position = $2", document, position
+    )
+    return found is not None
+
+
+async def _adopt(db: Any, document: str, snapshot: Snapshot, *, least: int) -> bool:
+    """Make a snapshot the document's when the one that is there is of position `least` or older."""
     await db.execute("insert into log_documents (document) values ($1) on conflict do nothing", document)
     row = await db.fetchrow(
         "update log_documents set position = $2, generation = generation + 1, state = $3"
-        " where document = $1 and position < $2 returning generation",
+        " where document = $1 and position <= $4 returning generation",
         document,
         snapshot.position,
         snapshot.state,
+        least,
     )
     if row is None:
         return False
@@ -225,14 +271,6 @@ async def _take(
             for number, segment in enumerate(snapshot.segments)
         ],
     )
-    if keep is not None:
-        await db.execute(
-            "insert into log_kept values ($1, $2, $3, $4) on conflict do nothing",
-            document,
-            keep.position,
-            keep.state,
-            pack_segments(keep.segments),
-        )
     return True
 
 

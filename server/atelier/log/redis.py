@@ -466,6 +466,14 @@ class RedisLog:
         """Let go of what PostgreSQL has, if somebody was killed before they could; the rest waits as if it came now."""
         await self._trim(document, await self._archive.covered(document))
 
+    async def condense(self, document: str, entry: Entry, snapshot: Snapshot) -> bool:
+        """Put one entry in the place of every edit up to its position."""
+        return await self._archive.condense(document, entry, snapshot)
+
+    async def disown(self, author: str) -> int:
+        """Take a person's name off every edit."""
+        return await self._archive.disown(author)
+
     async def forget(self, document: str) -> None:
         """Remove everything of a document; the stream stays, empty, so that its positions are not used again."""
 

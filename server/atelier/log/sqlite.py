@@ -282,6 +282,14 @@ class SqliteLog:
     async def put_off(self, document: str) -> None:
         """Nothing waits."""
 
+    async def condense(self, document: str, entry: Entry, snapshot: Snapshot) -> bool:
+        """Put one entry in the place of every edit up to its position."""
+        return await self._apart(self._archive.condense, document, entry, snapshot)
+
+    async def disown(self, author: str) -> int:
+        """Take a person's name off every edit."""
+        return await self._apart(self._archive.disown, author)
+
     async def forget(self, document: str) -> None:
         """Remove everything of a document."""
         await self._apart(self._archive.forget, document)

@@ -415,3 +415,52 @@ async def test_another_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="sqlite://, postgresql:// or redis://"):
         async with open_log("mysql://x/y"):
             pass
+
+
+@pytest.mark.parametrize("upto", [1, 3, PACKED + 5, 2 * PACKED, 2 * PACKED + 9, 2 * PACKED + 20])
+async def test_one_entry_takes_the_place_of_all_up_to_it(log: Log, upto: int) -> None:
+    texts = [f"{n}" for n in range(2 * PACKED + 20)]
+    positions = await log.append(KEY, edits(*texts))
+    await log.append("ses_a:other", edits("other"))
+    whole = snapshot(positions[-1], b"whole")
+    await log.compact(KEY, whole, keep=whole)
+    live = await log.append(KEY, edits("later"))
+    at = positions[upto - 1]
+    first = Entry(at, Edit(b"all before", "", 7))
+    again = snapshot(positions[-1], b"new", b"parts")
+    assert await log.condense(KEY, first, again)
+    past = await log.history(KEY, limit=10_000)
+    assert past[0] == first
+    assert [entry.edit.update.decode() for entry in past[1:]] == [*texts[upto:], "later"]
+    assert [entry.position for entry in past] == [*positions[upto - 1 :], *live]
+    assert await log.history(KEY, at, limit=2) == past[1:3]
+    assert (await log.read(KEY)).snapshot == again
+    assert (await log.read_at(KEY, live[-1])).snapshot == NOTHING
+    assert (await log.read_at(KEY, at)).tail == (first,)
+    # Once more over it, up to the newest that has been compacted.
+    last = Entry(positions[-1], Edit(b"all", "", 8))
+    assert await log.condense(KEY, last, again)
+    assert [entry.edit.update for entry in await log.history(KEY)] == [b"all", b"later"]
+    assert not await log.condense("ses_a:nobody", first, again)
+    assert [entry.edit.update for entry in await log.history("ses_a:other")] == [b"other"]
+    await log.append(KEY, edits("and on"))
+    assert (await log.read(KEY)).tail[-1].edit.update == b"and on"
+
+
+async def test_a_snapshot_from_before_a_condensation_is_not_taken(log: Log) -> None:
+    positions = await log.append(KEY, edits("a", "b", "c"))
+    await log.compact(KEY, snapshot(positions[2], b"abc"))
+    await log.condense(KEY, Entry(positions[2], Edit(b"abc", "", 7)), snapshot(positions[2], b"abc"))
+    assert not await log.compact(KEY, snapshot(positions[1], b"ab"))
+    assert (await log.read(KEY)).snapshot == snapshot(positions[2], b"abc")
+
+
+async def test_a_person_s_name_is_taken_off_every_edit(log: Log) -> None:
+    both = [Edit(str(n).encode(), f"usr_{'ab'[n % 2]}", n) for n in range(PACKED + 10)]
+    positions = await log.append(KEY, both)
+    await log.compact(KEY, snapshot(positions[-1], b"all"))
+    assert await log.disown("usr_a") == len(both) // 2
+    past = await log.history(KEY, limit=10_000)
+    assert [entry.edit.author for entry in past] == ["" if n % 2 == 0 else "usr_b" for n in range(len(both))]
+    assert [entry.edit.update for entry in past] == [e.update for e in both]
+    assert await log.disown("usr_a") == 0

@@ -133,3 +133,26 @@ def test_who_may_only_look_sees_the_history_and_no_way_to_change_it(server: Serv
     expect(vera.get_by_label("main.py, as it was")).to_contain_text("# secret no more")
     expect(vera.get_by_role("button", name="Restore this")).to_have_count(0)
     expect(vera.locator(".ways")).to_have_count(0)
+
+
+@pytest.mark.parametrize("size", list(SIZES))
+def test_an_owner_forgets_what_came_before(server: Server, person: Person, size: str) -> None:
+    ada, bob = person(viewport=SIZES[size]), person()
+    land(ada, server.url)
+    join(bob, share(ada), "Bob")
+    write(ada, "\n# one two")
+    past(ada)
+    ada.get_by_role("button", name="Forget everything until here").click()
+    assert violations(ada) == []
+    assert fits(ada)
+    ada.get_by_role("button", name="Cancel").click()
+    ada.get_by_role("button", name="Forget everything until here").click()
+    ada.get_by_role("button", name="Forget", exact=True).click()
+    expect(ada.get_by_text(re.compile(r"\d+ edits are forgotten\."))).to_be_visible()
+    expect(ada.get_by_label("Edits")).to_have_attribute("max", "1")
+    ada.keyboard.press("Escape")
+    expect(text(ada)).to_contain_text("# one two")
+    past(bob)
+    expect(bob.get_by_label("Edits")).to_have_attribute("max", "1")
+    expect(bob.get_by_role("button", name="Take back these edits")).to_be_visible()
+    expect(bob.get_by_role("button", name="Forget everything until here")).to_have_count(0)

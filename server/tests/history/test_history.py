@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from atelier import history, times
 from atelier.documents import compact_if_long
 from atelier.ids import document_key
 from atelier.services import Services
@@ -222,3 +223,78 @@ async def test_bad_input_is_refused_by_name(guest: MakeGuest) -> None:
     )
     nobody = await ada.ok("GET", f"/sessions/{session}/documents/doc_nobody/history")
     assert (nobody["items"], nobody["position"]) == ([], 0)
+
+
+async def test_an_owner_lets_go_of_what_came_before_a_point(guest: MakeGuest, services: Services) -> None:
+    ada, bob = await guest("Ada"), await guest("Bob")
+    session = await session_of(ada)
+    await invite(ada, session, bob, "edit")
+    document = await written(ada, session, "a.txt", "secret", "secret and more", "and more")
+    base, past = await past_of(ada, session, document)
+    point = past["items"][0]["last"]
+    old = await ada.ok(
+        "POST",
+        f"/sessions/{session}/versions",
+        json={"name": "old", "document_id": document, "position": point - 1},
+    )
+    await written(bob, session, "a.txt", "and more of Bob")
+    now = await ada.ok("POST", f"/sessions/{session}/versions", json={"name": "now"})
+    await bob.refused(403, "role_forbids", "POST", f"{base}/forget", json={"position": point})
+    await ada.refused(422, "invalid_request", "POST", f"{base}/forget", json={"position": 0})
+    assert await ada.ok("POST", f"{base}/forget", json={"position": point}) == {"position": point, "edits": 3}
+    assert await read(ada, session, "a.txt") == "and more of Bob"
+    _, past = await past_of(ada, session, document)
+    assert past["edits"] == 2
+    assert {a["name"]: a["inserted"] for burst in past["items"] for a in burst["authors"]} == {
+        "": 15,  # what had been deleted is counted; nothing of it is kept
+        "Bob": 7,
+    }
+    steps = (await ada.ok("GET", f"{base}/playback"))["steps"]
+    assert [step["changes"] for step in steps] == [[[0, 0, "and more"]], [[8, 0, " of Bob"]]]
+    assert (await ada.ok("GET", f"{base}/{point}"))["text"] == "and more"
+    listed = (await ada.ok("GET", f"/sessions/{session}/versions"))["items"]
+    assert [version["id"] for version in listed] == [now["id"]] != [old["id"]]
+    key = document_key(session, document)
+    kept = [entry.edit.update for entry in await services.log.history(key)]
+    kept += [segment.update for segment in (await services.log.read(key)).snapshot.segments]
+    assert not any(b"secret" in update for update in kept)
+    # Going on, rolling back and forgetting again work as on any other document.
+    await written(ada, session, "a.txt", "and more of Bob and Ada")
+    await ada.ok("POST", f"{base}/rollback", json={"author": bob.id})
+    assert await read(ada, session, "a.txt") == "and more and Ada"
+    assert (await ada.ok("POST", f"{base}/forget", json={"position": 10**12}))["edits"] == 4
+    assert (await past_of(ada, session, document))[1]["edits"] == 1
+    assert (await ada.ok("POST", f"{base}/forget", json={"position": 10**12}))["edits"] == 0
+    unknown = f"/sessions/{session}/documents/doc_none/history/forget"
+    assert await ada.ok("POST", unknown, json={"position": 5}) == {"position": 0, "edits": 0}
+
+
+async def test_what_is_older_than_the_operator_keeps_goes(
+    guest: MakeGuest, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await guest("Ada")
+    session = await session_of(ada)
+    with monkeypatch.context() as patch:
+        then = times.now() - 40 * times.DAY
+        patch.setattr(times, "now", lambda: then)
+        document = await written(ada, session, "a.txt", "one", "one two")
+    await written(ada, session, "a.txt", "one two three")
+    young = await written(ada, session, "b.txt", "x", "xy")
+    assert await history.forget_older(services, times.now() - 30 * times.DAY) >= 2
+    assert (await past_of(ada, session, document))[1]["edits"] == 2
+    assert (await past_of(ada, session, young))[1]["edits"] == 2
+    assert await read(ada, session, "a.txt") == "one two three"
+    assert await history.forget_older(services, times.now() - 30 * times.DAY) == 0
+
+
+async def test_a_name_is_taken_off_everything(guest: MakeGuest, services: Services) -> None:
+    ada, bob = await guest("Ada"), await guest("Bob")
+    session = await session_of(ada)
+    await invite(ada, session, bob, "edit")
+    document = await written(ada, session, "a.txt", "ada")
+    await written(bob, session, "a.txt", "ada bob")
+    _, past = await past_of(ada, session, document)
+    assert await history.disown(services.db, services.log, bob.id) == 1
+    _, past = await past_of(ada, session, document)
+    assert {author["name"] for burst in past["items"] for author in burst["authors"]} == {"Ada", ""}
+    assert await read(ada, session, "a.txt") == "ada bob"
