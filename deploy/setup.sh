@@ -48,6 +48,7 @@ case "$1" in
     command -v chromium >/dev/null || need "Chromium" "The browser tests need it." chromium fonts-dejavu-core
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need "PostgreSQL" "The database tests need it." postgresql
     command -v redis-server >/dev/null || need "Redis" "The tests of several processes need it." redis-server
+    ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || need "libfaketime" "The tests in which clocks jump need it." libfaketime
     PATH=$PATH:/usr/sbin command -v nginx >/dev/null || need "nginx" "The test of several processes behind a proxy needs it." nginx-light ;;
   *) say "setup.sh: unknown part $1"; exit 2 ;;
 esac

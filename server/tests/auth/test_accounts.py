@@ -117,6 +117,18 @@ async def test_a_refresh_token_works_once_and_a_second_use_ends_its_family(
     assert (await trade(second.json()["refresh_token"])).json()["code"] == "refresh_invalid"
 
 
+async def test_a_token_from_before_the_clock_was_set_back_is_good(
+    client: httpx2.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_id = (await client.post("/api/v1/guests", json={"display_name": "Ada"})).json()["user"]["id"]
+    later = times.now() + 600_000
+    with monkeypatch.context() as patch:
+        patch.setattr(times, "now", lambda: later)
+        token = make_access_token(services.secret_key, user_id)
+    answer = await client.get("/api/v1/me", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+
+
 async def test_tokens_that_are_old_foreign_or_broken_are_refused(
     client: httpx2.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:

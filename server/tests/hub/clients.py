@@ -34,7 +34,8 @@ def _environment() -> dict[str, str]:
 class LiveServer:
     """`atelier serve` on one port and folder; may be killed and started again."""
 
-    def __init__(self, data: Path, **settings: str) -> None:
+    def __init__(self, data: Path, *, own_clock: bool = False, **settings: str) -> None:
+        self._clock_file = data / "clock" if own_clock else None
         self.settings = {f"ATELIER_{name.upper()}": value for name, value in settings.items()}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -48,11 +49,31 @@ class LiveServer:
         with (self.data / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 BIN / "atelier", "serve", "--port", str(self.port), "--data", str(self.data), stdout=PIPE, stderr=log,
-                env={**_environment(), "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_FRAME_BYTES": "1048576", **self.settings},
+                env={**_environment(), **self._clock(), "ATELIER_LIMIT_GUESTS_PER_HOUR": "100000", "ATELIER_LIMIT_FRAME_BYTES": "1048576", **self.settings},
             )  # fmt: skip
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), 20)
         assert b"ready" in line, (self.data / "server.log").read_text()[-2000:]
+
+    def _clock(self) -> dict[str, str]:
+        if self._clock_file is None:
+            return {}
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+        if library is None:
+            assert os.environ.get("CI") != "true", "libfaketime is missing"
+            return {}  # the time does not jump here
+        self._clock_file.write_text("+0")
+        variables = {
+            "TIMESTAMP_FILE": str(self._clock_file),
+            "CACHE_DURATION": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+        return {"LD_PRELOAD": str(library)} | {f"FAKETIME_{name}": value for name, value in variables.items()}
+
+    def jump(self, seconds: int) -> None:
+        """Set the clock of a server that has its own so far before or behind the right time."""
+        assert self._clock_file is not None
+        self._clock_file.write_text(f"{seconds:+}")
 
     def allow_files_of(self, size: int) -> None:
         """Let the process write no file beyond `size` bytes, as if the disk were full; -1: any size again."""

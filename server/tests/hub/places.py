@@ -65,6 +65,13 @@ def _killing(server: LiveServer) -> Fault:
     return kill
 
 
+def _jumping(servers: list[LiveServer]) -> Fault:
+    async def jump(draw: random.Random) -> None:
+        draw.choice(servers).jump(draw.choice((-86_400, -5, 0, 0, 5, 1_800)))
+
+    return jump
+
+
 async def _people(stack: AsyncExitStack, servers: list[LiveServer], lines: list[FaultyLine]) -> list[World]:
     running = await stack.enter_async_context(node())
     http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
@@ -81,7 +88,7 @@ async def _people(stack: AsyncExitStack, servers: list[LiveServer], lines: list[
 async def embedded(folder: Path) -> AsyncIterator[Place]:
     """One process with everything in a folder."""
     async with AsyncExitStack() as stack:
-        server = LiveServer(folder)
+        server = LiveServer(folder, own_clock=True)
         await server.start()
         stack.push_async_callback(server.end)
         line = await stack.enter_async_context(faulty_line(server.port))
@@ -93,6 +100,7 @@ async def embedded(folder: Path) -> AsyncIterator[Place]:
 
         faults = {
             "kill": _killing(server),
+            "set the clock": _jumping([server]),
             "fill the disk": fill_the_disk,
             **_line_faults([line], "the line"),
         }
@@ -117,7 +125,7 @@ async def several(folder: Path, postgres: Postgres, redis: Redis, *, database: s
                 "blobs_url": f"file://{folder}/blobs",
                 "secret_key": "s" * 40,
             }
-            servers.append(LiveServer(folder / name, **settings))
+            servers.append(LiveServer(folder / name, own_clock=True, **settings))
             stores += [to_redis, to_postgres]
             log_url = from_environment({}, db_url=address, log_url=redis.url).log_url
         for server in servers:
@@ -136,6 +144,7 @@ async def several(folder: Path, postgres: Postgres, redis: Redis, *, database: s
             await asyncio.to_thread(postgres.start)
 
         faults = {
+            "set a clock": _jumping(servers),
             "kill one": _killing(servers[0]),
             "kill two": _killing(servers[1]),
             "kill Redis": kill_redis,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from pycrdt import Doc, Provider, Text
-from websockets.asyncio.client import ClientConnection
 
 from .clients import World, world
+from .python_peer import Channel
 from .test_sockets import y_socket
 
 pytestmark = pytest.mark.node
@@ -150,29 +150,6 @@ async def test_reconnecting_with_nothing_new_does_not_grow_the_log(place: World)
         await peer.do("connect")
         await peer.until(lambda s: bool(s["synced"]))
     assert await appended() == before
-
-
-class Channel:
-    """A websocket as pycrdt's provider wants it."""
-
-    path = "document"
-
-    def __init__(self, line: ClientConnection) -> None:
-        self._line = line
-
-    def __aiter__(self) -> Channel:
-        return self
-
-    async def __anext__(self) -> bytes:
-        return await self.recv()
-
-    async def send(self, message: bytes) -> None:
-        await self._line.send(message)
-
-    async def recv(self) -> bytes:
-        message = await self._line.recv()
-        assert isinstance(message, bytes)
-        return message
 
 
 async def test_pycrdt_s_own_provider_converges_with_the_others(place: World) -> None:

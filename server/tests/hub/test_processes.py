@@ -40,7 +40,7 @@ class Cluster:
         self.servers: list[LiveServer] = []
         for n in range(count):
             (folder / str(n)).mkdir()
-            self.servers.append(LiveServer(folder / str(n), **self.shared))
+            self.servers.append(LiveServer(folder / str(n), own_clock=False, **self.shared))
         self.log_url = from_environment({}, **self.shared).log_url
 
     @asynccontextmanager

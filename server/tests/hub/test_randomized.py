@@ -30,10 +30,18 @@ from atelier.log import open_log
 from ..stores import postgres, redis
 from .clients import Peer, World
 from .places import Place, embedded, several
+from .python_peer import PythonPeer
 
 pytestmark = pytest.mark.node
 FIXED = [1, 2, 3]
 STEPS = 60
+PEOPLE = [
+    ("Ada", "y-websocket"),
+    ("Ada", "hocuspocus"),
+    ("Ada", "pycrdt"),
+    ("Bob", "y-websocket over a line that repeats and reorders"),
+    ("Bob", "hocuspocus"),
+]
 LETTERS = "abc é😀\u0301\n漢"
 DELETED = "abc \n"
 FIRST_MARKER = 0x4E00  # each marker is one character, which no insert can split
@@ -66,9 +74,8 @@ class Schedule:
         """Prepare, take steps, come together, compare."""
         place = self.place
         self.document = await place.put("Ada", "shared.txt", "start\n")
-        for who in ("Ada", "Bob"):
-            for dialect in ("y-websocket", "hocuspocus"):
-                self.people.append(await self.open(who, dialect))
+        for who, dialect in PEOPLE:
+            self.people.append(await self.open(who, dialect))
         self.trees = [
             await place.open("Ada", "hocuspocus", "tree", line="ada's tree"),
             await place.open("Bob", "y-websocket", "tree"),
@@ -94,12 +101,16 @@ class Schedule:
     async def open(self, who: str, dialect: str, *, synced: bool = True) -> Person:
         self.opened += 1
         name = f"{who}/{dialect}/{self.opened}"
+        world = self.random.choice(self.where.worlds)
+        if dialect == "pycrdt":
+            python = PythonPeer(world, who, self.document, name)
+            if synced:
+                await python.until(lambda state: bool(state["synced"]))
+            return Person(who, dialect, python)
         return Person(
             who,
             dialect,
-            await self.random.choice(self.where.worlds).open(
-                who, dialect, self.document, name=name, line=name, synced=synced
-            ),
+            await world.open(who, dialect, self.document, name=name, line=name, synced=synced),
         )
 
     def one(self) -> Person:

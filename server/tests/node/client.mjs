@@ -12,14 +12,32 @@ import * as Y from "yjs";
 const clients = new Map();
 const sockets = new Map(); // one Hocuspocus socket per person and version
 
+// A line on which edits come twice, or after what was sent later, in both directions.
+class Shaky extends WebSocket {
+  send(data) {
+    this.shake(data, () => this.readyState === WebSocket.OPEN && super.send(data));
+  }
+  emit(name, ...rest) {
+    if (name !== "message") return super.emit(name, ...rest);
+    this.shake(rest[0], () => super.emit(name, ...rest));
+    return true;
+  }
+  shake(data, pass) {
+    const [plane, step] = new Uint8Array(data instanceof ArrayBuffer ? data : data.buffer, data.byteOffset ?? 0, 2);
+    if (plane !== 0 || step !== 2 || Math.random() < 0.6) return pass();
+    if (Math.random() < 0.5) pass();
+    setTimeout(pass, Math.random() * 60);
+  }
+}
+
 class YWebsocket {
-  constructor({ WebsocketProvider }, { url, session, document, token }) {
+  constructor({ WebsocketProvider, polyfill = WebSocket }, { url, session, document, token }) {
     this.doc = new Y.Doc();
     this.pending = new Set();
     const path = `${url.replace("http", "ws")}/api/v1/sessions/${session}/documents`;
     this.provider = new WebsocketProvider(path, document, this.doc, {
       params: { token },
-      WebSocketPolyfill: WebSocket,
+      WebSocketPolyfill: polyfill,
       disableBc: true,
       maxBackoffTime: 500,
     });
@@ -105,6 +123,7 @@ class Hocuspocus {
 
 const DIALECTS = {
   "y-websocket": [YWebsocket, yWebsocket3],
+  "y-websocket over a line that repeats and reorders": [YWebsocket, { ...yWebsocket3, polyfill: Shaky }],
   "y-websocket-1": [YWebsocket, yWebsocket1],
   "y-websocket-2": [YWebsocket, yWebsocket2],
   hocuspocus: [Hocuspocus, hocuspocus4],
