@@ -159,3 +159,10 @@ async def test_looking_works_beside_a_server_and_writing_is_refused(data: Path) 
     async with open_log(f"sqlite:///{data}/log.db"):
         assert b"healthy" in atelier(data, "inspect", KEY).stdout
         assert b"already open in another Atelier server" in atelier(data, "recover", KEY, status=1).stderr
+
+
+def test_a_person_s_name_is_taken_off_everything(data: Path) -> None:
+    assert b"usr_a: 450 edits are nobody's now" in atelier(data, "disown", "usr_a").stdout
+    lines = atelier(data, "export", KEY, "-").stdout.splitlines()[1:]
+    assert {json.loads(line)["author"] for line in lines} == {""}
+    assert b'"author": "usr_b"' in atelier(data, "export", "ses_b:doc_b", "-").stdout

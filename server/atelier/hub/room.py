@@ -42,6 +42,7 @@ from atelier.hub.deletions import deletions, only_deletions
 from atelier.hub.line import framed
 from atelier.hub.presence_news import PresenceNews, presence_topic
 from atelier.hub.shelf import Shelf
+from atelier.hub.trace import tracer
 from atelier.log import Edit, Entry
 from atelier.services import Services
 
@@ -210,16 +211,21 @@ class Room:
             return
         client.owe(len(update))
         edit = Edit(update, client.caller.user_id, times.now())
-        self._authors[id(edit)] = (seat, time.monotonic())
+        now = time.monotonic()
+        self._authors[id(edit)] = (seat, now)
+        tracer.submitted(self.key, edit, now)
         self._services.log.submit(self.key, edit, self._settled)
 
     def _settled(self, edits: Sequence[Edit], error: Unavailable | None) -> None:
         """Acknowledge edits, or close their authors' connections: they keep the edits and come back."""
         oldest = time.monotonic()
+        followed = tracer.followed
         acknowledged: dict[Seat, list[bytes]] = {}
         for edit in edits:
             seat, at = self._authors.pop(id(edit))
             seat.client.owe(-len(edit.update))
+            if edit is followed:
+                tracer.settled(failed=error is not None)
             oldest = min(oldest, at)
             if seat.prefix:
                 body = seat.prefix + _STORED
@@ -241,6 +247,11 @@ class Room:
 
     def _relay(self, entries: Sequence[Entry]) -> None:
         """Send what the log has taken to every live seat but its author's; called by the log, in order."""
+        followed = tracer.followed
+        if followed is not None and all(entry.edit is not followed for entry in entries):
+            followed = None
+        if followed is not None:
+            tracer.mark()
         bodies: list[bytes] = []
         authors: dict[Seat, set[int]] = {}
         for number, entry in enumerate(entries):
@@ -268,6 +279,8 @@ class Room:
                 frames = [frame for number, frame in enumerate(frames) if number not in own_numbers]
             if frames:
                 seat.client.send(b"".join(frames))
+        if followed is not None:
+            tracer.mark()
         metrics.appended(len(entries))
         metrics.delivered(len(entries) * len(self._live))
         self._trim()
