@@ -41,6 +41,11 @@ class State:
         """Say whether everything that a part holds is there; False when it does not say where it ends."""
         return bool(ends) and all(self._clocks.get(client, 0) >= end for client, end in decode(ends).items())
 
+    @property
+    def waits(self) -> bool:
+        """Whether something came ahead of a gap."""
+        return bool(self._waiting)
+
     def __len__(self) -> int:
         """Return how many clients have written."""
         return len(self._clocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from pycrdt import Doc, Text, TransactionEvent
@@ -140,6 +141,30 @@ def test_steps_give_the_text_of_every_point_in_utf_16(seed: int) -> None:
             shown = shown[: 2 * place] + comes.encode("utf-16-le") + shown[2 * (place + gone) :]
         point = text_in(merged(Stored(NOTHING, tuple(schedule.entries[: step.position]))))
         assert shown.decode("utf-16-le") == point
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_steps_give_the_text_also_of_what_came_out_of_order_twice_and_with_holes(seed: int) -> None:
+    draw = random.Random(seed)
+    doc: Doc[Any] = Doc()
+    content = doc.get("content", type=Text)
+    updates: list[bytes] = []
+    subscription = doc.observe(lambda event: updates.append(bytes(event.update)))
+    for n in range(60):
+        content.insert(draw.randint(0, len(str(content).encode())), str(n % 10))
+    doc.unobserve(subscription)
+    sent = sorted(range(60), key=lambda n: n + draw.randint(0, 8))
+    several = [fold([updates[n] for n in draw.sample(range(60), 5)]) for _ in range(20)]
+    shuffled = [*(updates[n] for n in sent)]
+    for update in several:
+        shuffled.insert(draw.randrange(len(shuffled)), update)
+    entries = [Entry(n + 1, Edit(update, "usr_a", n)) for n, update in enumerate(shuffled)]
+    text, found = steps(EMPTY_UPDATE, entries, most=10**6)
+    for step in found:
+        for place, gone, comes in step.changes:
+            text = text[:place] + comes + text[place + gone :]
+        assert text == text_in(merged(Stored(NOTHING, tuple(entries[: step.position]))))
+    assert text == str(content)
 
 
 @pytest.mark.parametrize("seed", range(20))
