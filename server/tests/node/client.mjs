@@ -135,7 +135,8 @@ const state = (client) => {
   const text = client.doc.getText("content");
   const awareness = client.provider.awareness;
   return {
-    text: text.toString(),
+    text: text.length > 1_000_000 ? "" : text.toString(), // what is very long is known by its length
+    size: text.length,
     synced: client.synced,
     saved: client.saved,
     unsynced: client.provider.unsyncedChanges ?? 0,
