@@ -49,6 +49,11 @@ case "$1" in
     ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need "PostgreSQL" "The database tests need it." postgresql
     command -v redis-server >/dev/null || need "Redis" "The tests of several processes need it." redis-server
     ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || need "libfaketime" "The tests in which clocks jump need it." libfaketime
+    for tool in gcc g++ lua5.4 php ruby sqlite3; do
+      command -v "$tool" >/dev/null && continue
+      need "Compilers and interpreters" "The tests of languages need them." gcc libc6-dev g++ lua5.4 php-cli ruby sqlite3
+      break
+    done
     PATH=$PATH:/usr/sbin command -v nginx >/dev/null || need "nginx" "The test of several processes behind a proxy needs it." nginx-light ;;
   *) say "setup.sh: unknown part $1"; exit 2 ;;
 esac

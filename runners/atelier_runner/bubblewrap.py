@@ -7,6 +7,7 @@ loopback; user 1000, which outside is a user that owns nothing.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import stat
@@ -44,7 +45,9 @@ ETC = {
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 # Public parts of this machine's /etc that its programs need to start.
-ETC_BOUND = ("/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types")
+ETC_BOUND = (
+    "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types", "/etc/java-*", "/etc/R", "/etc/php",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +82,9 @@ def command(bwrap: str, python: str, tools: Iterable[Tool], *, disk_mb: int, han
         *_system_folders(),
         "--proc", "/proc", "--dev", "/dev", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
     ]  # fmt: skip
-    for path in ETC_BOUND:
-        line += ["--ro-bind-try", path, path]
+    for pattern in ETC_BOUND:
+        for path in glob.glob(pattern):
+            line += ["--ro-bind-try", path, path]
     for path, handle in handles.data.items():
         line += ["--perms", "0644", "--ro-bind-data", str(handle), path]
     for tool in tools:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,39 +40,59 @@ class Language:
 
     info: LanguageInfo
     command: tuple[str, ...]
+    build: tuple[str, ...]
+    """What comes before it; empty where nothing is compiled."""
+    env: dict[str, str]
     runtime: str
     """Runtime and version in words, for `Started`."""
     fork: bool
 
     def argv(self, entry: str, args: tuple[str, ...]) -> list[str]:
         """Return the command line; an entry that looks like an option is made a path."""
-        path = f"./{entry}" if entry.startswith("-") else entry
-        return [*(part.replace("{entry}", path) for part in self.command), *args]
+        return [*_filled(self.command, entry), *args]
+
+    def build_argv(self, entry: str) -> list[str]:
+        """Return the command line of what compiles the entry; empty where nothing does."""
+        return _filled(self.build, entry)
+
+
+def _filled(parts: tuple[str, ...], entry: str) -> list[str]:
+    path = f"./{entry}" if entry.startswith("-") else entry
+    stem = Path(entry).stem
+    return [part.replace("{entry}", path).replace("{stem}", stem) for part in parts]
 
 
 def find_tools() -> dict[str, Tool]:
     """Look for every program that the catalogue names; what is missing is not in the result."""
-    found = {"python3": _python(), "node": _node(), "bash": _system("bash")}
+    names = {entry["tool"] for entry in _catalogue().values()} - {"python3", "node"}
+    found = {"python3": _python(), "node": _node()} | {name: _system(name) for name in names}
     return {name: tool for name, tool in found.items() if tool is not None}
 
 
 def load_languages(tools: dict[str, Tool]) -> dict[str, Language]:
-    """Read the catalogue and probe each toolchain once; takes as long as the slowest `--version`."""
-    catalogue: dict[str, dict[str, Any]] = tomllib.loads(CATALOGUE.read_text())
-    versions: dict[tuple[str, ...], str] = {}
-    return {name: _language(name, entry, tools, versions) for name, entry in catalogue.items()}
+    """Read the catalogue and probe each toolchain once, all at the same time."""
+    catalogue = _catalogue()
+    probes = {_probe(entry, tools[entry["tool"]]) for entry in catalogue.values() if entry["tool"] in tools}
+    with ThreadPoolExecutor(8) as threads:
+        printed = dict(zip(probes, threads.map(_printed, probes), strict=True))
+    return {name: _language(name, entry, tools, printed) for name, entry in catalogue.items()}
+
+
+def _catalogue() -> dict[str, dict[str, Any]]:
+    return tomllib.loads(CATALOGUE.read_text())
+
+
+def _probe(entry: dict[str, Any], tool: Tool) -> tuple[str, ...]:
+    return tuple(part.replace("{tool}", tool.here) for part in entry["probe"])
 
 
 def _language(
-    name: str, entry: dict[str, Any], tools: dict[str, Tool], seen: dict[tuple[str, ...], str]
+    name: str, entry: dict[str, Any], tools: dict[str, Tool], printed: dict[tuple[str, ...], str]
 ) -> Language:
     tool = tools.get(entry["tool"])
     version = ""
     if tool is not None:
-        probe = tuple(part.replace("{tool}", tool.here) for part in entry["probe"])
-        if probe not in seen:
-            seen[probe] = _printed(probe)
-        match = re.search(entry["version"], seen[probe])
+        match = re.search(entry["version"], printed[_probe(entry, tool)])
         version = match[1] if match else ""
         if version and _numbers(version) < _numbers(entry.get("at_least", "0")):
             version = ""
@@ -82,6 +103,8 @@ def _language(
     return Language(
         info,
         tuple(part.replace("{tool}", inside) for part in entry["command"]),
+        tuple(part.replace("{tool}", inside) for part in entry.get("build", ())),
+        dict(entry.get("env", {})),
         f"{entry.get('runtime', entry['title'])} {version}",
         bool(entry.get("fork", False)),
     )
@@ -94,7 +117,7 @@ def _printed(command: tuple[str, ...]) -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout
+    return done.stdout or done.stderr  # R says its version there
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class LocalBackend:
 
     def __init__(
         self,
-        languages: dict[str, Language],
+        languages: asyncio.Task[dict[str, Language]],
         pool: Pool | None,
         setup: Setup | None,
         hint: str,
@@ -63,7 +63,7 @@ class LocalBackend:
         return await asyncio.shield(self._examination)
 
     async def _examine(self) -> Capabilities:
-        languages = tuple(language.info for language in self._languages.values())
+        languages = tuple(language.info for language in (await self.languages()).values())
         if self._setup is None:
             return Capabilities(False, self._hint, (), languages)
         controls, failure = await examine(self._attempt, self._setup)
@@ -79,9 +79,9 @@ class LocalBackend:
                 return bytes(printed), event
         raise SandboxUnavailable("A probe's events ended without a result.")
 
-    def languages(self) -> dict[str, Language]:
-        """Return the catalogue as found on this machine."""
-        return self._languages
+    async def languages(self) -> dict[str, Language]:
+        """Return the catalogue as found on this machine; the first time it takes as long as the slowest `--version`."""
+        return await asyncio.shield(self._languages)
 
     async def warm(self) -> None:
         """Wait until the pool is full."""
@@ -109,9 +109,10 @@ class LocalBackend:
 
     async def _execute(self, spec: Spec) -> str:
         """Begin a run without asking for capabilities; the doctor's own probes come through here."""
-        language = self._languages.get(spec.language)
+        languages = await self.languages()
+        language = languages.get(spec.language)
         if language is None or not language.info.version:
-            ready = sorted(name for name, known in self._languages.items() if known.info.version)
+            ready = sorted(name for name, known in languages.items() if known.info.version)
             raise LanguageUnknown(
                 f"{spec.language!r} cannot run here; there is: {', '.join(ready) or 'nothing'}.",
                 hint="" if language is None else language.info.hint,
@@ -177,6 +178,7 @@ class LocalBackend:
             run.stop(Reason.CANCELLED)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.gather(self._languages, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -192,13 +194,14 @@ async def open_local(
     """Open the backend. `limits` are those that waiting sandboxes are prepared for; `untrusted` refuses to run with a
     control missing; `groups`, `bwrap` and `agent` (its source) replace what would be found."""
     tools = find_tools()
-    languages = await asyncio.to_thread(load_languages, tools)
+    languages = asyncio.create_task(asyncio.to_thread(load_languages, tools), name="languages")
     program = bwrap or bubblewrap.find()
     if program is None or not os.access(program, os.X_OK):
         yield LocalBackend(languages, None, None, bubblewrap.INSTALL_HINT, untrusted=untrusted)
         return
     if "python3" not in tools:
-        yield LocalBackend(languages, None, None, languages["python"].info.hint, untrusted=untrusted)
+        hint = (await languages)["python"].info.hint
+        yield LocalBackend(languages, None, None, hint, untrusted=untrusted)
         return
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(kill_orphans, program, bubblewrap.AGENT)

@@ -115,7 +115,8 @@ class Run:
         argv = self._language.argv(spec.entry, tuple(spec.args))
         head = {
             "argv": argv,
-            "env": {**ENVIRONMENT, **spec.env},
+            "build": self._language.build_argv(spec.entry),
+            "env": {**ENVIRONMENT, **self._language.env, **spec.env},
             "fork": spec.entry if self._language.fork else None,
             # The next whole second: the host counts exactly and for all processes together, this one is the backstop.
             "cpu": math.ceil(spec.limits.cpu_seconds) + 1,
@@ -231,6 +232,8 @@ class Run:
             return Reason.CPU_TIME, texts[Reason.CPU_TIME]
         if number == signal.SIGXFSZ or (full and failed):
             return Reason.DISK, texts[Reason.DISK]
+        if self._agent_said.get("built") is False:
+            return Reason.EXITED, "It could not be compiled."
         return (Reason.EXITED if number is None else Reason.SIGNALLED), ""
 
 

@@ -17,7 +17,7 @@ def test_every_language_of_the_catalogue_is_complete() -> None:
     assert len(extensions) == len(set(extensions))
     for entry in catalogue.values():
         assert {"title", "extensions", "tool", "command", "probe", "version", "hint"} <= set(entry)
-        assert sum("{entry}" in part for part in entry["command"]) == 1
+        assert sum("{entry}" in part for part in entry.get("build", entry["command"])) == 1
 
 
 def test_what_is_here_has_a_version_and_no_hint() -> None:

@@ -1742,6 +1742,11 @@ export interface components {
             language?: string | null;
             limits?: components["schemas"]["LimitsAsked"];
             /**
+             * Open
+             * @description a file that is looked at: without `entry` it runs if it is a program, before the session's entry
+             */
+            open?: string | null;
+            /**
              * Stdin
              * @description given and closed; null keeps it open
              */

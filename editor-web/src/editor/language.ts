@@ -8,6 +8,8 @@ const script = (options: { jsx?: boolean; typescript?: boolean }): Loader => {
   return async () => (await import("@codemirror/lang-javascript")).javascript(options);
 };
 const shell: Loader = async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/shell")).shell);
+const c: Loader = async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/clike")).c);
+const cpp: Loader = async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/clike")).cpp);
 const markdown: Loader = async () => (await import("@codemirror/lang-markdown")).markdown();
 const html: Loader = async () => (await import("@codemirror/lang-html")).html();
 const json: Loader = async () => (await import("@codemirror/lang-json")).json();
@@ -32,6 +34,19 @@ const LOADERS: Readonly<Record<string, Loader>> = {
   ipynb: json,
   md: markdown,
   markdown,
+  c,
+  h: c,
+  cpp,
+  cc: cpp,
+  cxx: cpp,
+  hpp: cpp,
+  java: async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/clike")).java),
+  go: async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/go")).go),
+  rs: async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/rust")).rust),
+  rb: async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/ruby")).ruby),
+  lua: async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/lua")).lua),
+  r: async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/r")).r),
+  sql: async () => StreamLanguage.define((await import("@codemirror/legacy-modes/mode/sql")).sqlite),
   sh: shell,
   bash: shell,
   zsh: shell,

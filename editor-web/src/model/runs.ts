@@ -40,11 +40,12 @@ export class Runs {
     return `/api/v1/sessions/${this.session}/runs${rest}`;
   }
 
-  async start(entry: string | null): Promise<void> {
+  /** Runs the open file if it is a program, else the session's entry; the server knows. */
+  async start(open: string | null): Promise<void> {
     this.starting.value = true;
     this.onStart();
     try {
-      const run = await call<Run>("POST", this.url(), entry === null ? {} : { entry });
+      const run = await call<Run>("POST", this.url(), open === null ? {} : { open });
       this.take(run);
       this.shownId.value = run.id;
     } catch (error) {
@@ -165,7 +166,7 @@ export function ending(run: Run): string {
   const limit = run.limits as Record<string, number>;
   switch (result.reason) {
     case "exited":
-      return `${result.code === 0 ? "Finished" : `Exited with code ${result.code}`} · ${used}`;
+      return `${result.detail || (result.code === 0 ? "Finished" : `Exited with code ${result.code}`)} · ${used}`;
     case "signalled":
       return `Ended by ${result.signal ?? "a signal"} · ${used}`;
     case "wall_time":

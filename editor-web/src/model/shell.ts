@@ -97,8 +97,7 @@ export class Shell {
   async run(): Promise<void> {
     if (!this.workspace.canRun.peek()) return;
     const active = this.active.peek();
-    const runnable = active?.kind === "text" && /\.(py|[cm]?[jt]s|sh|bash)$/.test(active.path);
-    await this.runs.start(runnable ? active.path : null);
+    await this.runs.start(active?.kind === "text" ? active.path : null);
   }
 
   async stop(): Promise<void> {

@@ -16,24 +16,22 @@ export interface Failure {
 }
 
 const PYTHON = /File "([^"]+)", line (\d+)/g;
-const NODE = /((?:file:\/\/)?\/?[\w./@+ -]+?\.(?:[cm]?[jt]s|py|sh|bash)):(\d+)(?::(\d+))?/g;
+// What most others write too: a path, a line, and maybe a column.
+const NODE = /((?:file:\/\/)?\/?[\w./@+ -]+?\.(?:[cm]?[jt]s|py|sh|bash|c|cc|cpp|cxx|h|hpp|go|rs|java|rb|lua)):(\d+)(?::(\d+))?/g;
+const PHP = /in ([\w./@+ -]+?\.php) on line (\d+)/g;
 const BASH = /([\w./-]+\.(?:sh|bash)): line (\d+)/g;
 
 /** Mentions of the session's own files in one printed line. */
 export function places(line: string, paths: ReadonlySet<string>): Place[] {
   const found: Place[] = [];
-  for (const pattern of [PYTHON, BASH, NODE]) {
+  for (const pattern of [PYTHON, BASH, PHP, NODE]) {
     for (const match of line.matchAll(pattern)) {
-      const path = ownPath(match[1] as string, paths);
-      const overlaps = found.some((place) => match.index < place.end && match.index + match[0].length > place.start);
-      if (path === null || overlaps) continue;
-      found.push({
-        path,
-        line: Number(match[2]),
-        column: Math.max(0, Number(match[3] ?? 1) - 1),
-        start: match.index,
-        end: match.index + match[0].length,
-      });
+      const mention = mentioned(match[1] as string, paths);
+      if (mention === null) continue;
+      const start = match.index + mention.skipped;
+      const end = match.index + match[0].length;
+      if (found.some((place) => start < place.end && end > place.start)) continue;
+      found.push({ path: mention.path, line: Number(match[2]), column: Math.max(0, Number(match[3] ?? 1) - 1), start, end });
     }
   }
   return found.sort((a, b) => a.start - b.start);
@@ -53,6 +51,15 @@ export function failureIn(stderr: string, paths: ReadonlySet<string>): Failure |
     lines.find((line) => /^(?:Uncaught )?[A-Z]\w*(?:Error|Exception)\b/.test(line)) ??
     lines.find((line) => places(line, paths).length > 0);
   return { path: place.path, line: place.line, message: (message ?? "").trim().slice(0, 200) };
+}
+
+/** A path may hold spaces, and words may come before it: the longest end that is a file counts. */
+function mentioned(words: string, paths: ReadonlySet<string>): { path: string; skipped: number } | null {
+  for (let skipped = 0; skipped >= 0; skipped = words.indexOf(" ", skipped) + 1 || -1) {
+    const path = ownPath(words.slice(skipped), paths);
+    if (path !== null) return { path, skipped };
+  }
+  return null;
 }
 
 function ownPath(mentioned: string, paths: ReadonlySet<string>): string | null {

@@ -32,6 +32,7 @@ HEADER = struct.Struct(">IB")
 CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
 WORK = "/work"
+MARKS = 4  # where the child says that it could not build; no program inherits it
 LIMITS = {
     "nofile": resource.RLIMIT_NOFILE,
     "nproc": resource.RLIMIT_NPROC,
@@ -133,13 +134,14 @@ def lower_limits(spec: dict) -> None:
         resource.setrlimit(LIMITS[name], (value, value))
 
 
-def park(streams: tuple[int, int, int], specs: int) -> dict:
+def park(streams: tuple[int, int, int], specs: int, marks: int) -> dict:
     """In the forked child: do all that needs no spec, wait for the spec, take on its limits, folder and environment."""
     os.setsid()
     for target, handle in enumerate(streams):
         os.dup2(handle, target, inheritable=True)
     os.dup2(specs, 3)
-    os.closerange(4, 64)
+    os.dup2(marks, MARKS, inheritable=False)
+    os.closerange(MARKS + 1, 64)
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("900")  # the program goes before the agent, so that the agent can still report
@@ -171,6 +173,19 @@ def renew_interpreter() -> None:
         stream.mode = mode
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+
+
+def build(spec: dict) -> None:
+    """Compile before the program runs; what that prints is an error's text. When it fails, this process ends as it did."""
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+        become_program({"argv": spec["build"], "env": spec["env"]})
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        os.write(MARKS, b"B")
+        os._exit(code if code > 0 else 128 - code)
 
 
 def become_program(spec: dict) -> None:
@@ -320,6 +335,14 @@ class Carrier:
                 self.status = status
 
 
+def marked(marks: int) -> bool:
+    """Say whether the child has said something."""
+    try:
+        return bool(os.read(marks, 1))
+    except BlockingIOError:
+        return False
+
+
 def outcome(status: int) -> dict:
     """Say how the program ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -340,17 +363,21 @@ def main() -> None:
     stdout, stdout_write = os.pipe()
     stderr, stderr_write = os.pipe()
     specs, specs_write = os.pipe()
+    marks, marks_write = os.pipe()
     pid = os.fork()
     if pid == 0:
-        spec = park((stdin_read, stdout_write, stderr_write), specs)
+        spec = park((stdin_read, stdout_write, stderr_write), specs, marks_write)
+        if spec["build"]:
+            build(spec)
         if spec["fork"] is None:
             become_program(spec)
+        os.close(MARKS)
         become_python(spec)
         return
-    for handle in (stdin_read, stdout_write, stderr_write, specs):
+    for handle in (stdin_read, stdout_write, stderr_write, specs, marks_write):
         os.close(handle)
     wakeup, wakeup_write = os.pipe()
-    for handle in (wakeup_write, stdin):
+    for handle in (wakeup_write, stdin, marks):
         os.set_blocking(handle, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
@@ -368,7 +395,7 @@ def main() -> None:
     carrier = Carrier(pid, stdin, stdout, stderr, wakeup)
     carrier.run()
     assert carrier.status is not None
-    finish(b"X", outcome(carrier.status))
+    finish(b"X", {**outcome(carrier.status), "built": not marked(marks)})
 
 
 if __name__ == "__main__":

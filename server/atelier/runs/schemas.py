@@ -23,6 +23,11 @@ class LimitsAsked(BaseModel):
 class NewRun(BaseModel):
     language: str | None = Field(default=None, max_length=40, description="null: by the entry's extension")
     entry: str | None = Field(default=None, max_length=1024, description="null: the session's entry")
+    open: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="a file that is looked at: without `entry` it runs if it is a program, before the session's entry",
+    )
     args: list[str] = Field(default_factory=list, max_length=64)
     stdin: str | None = Field(
         default=None, max_length=1024 * 1024, description="given and closed; null keeps it open"

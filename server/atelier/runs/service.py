@@ -49,7 +49,10 @@ _HOLD_SECONDS = 5.0
 _LOST_AFTER = 20.0
 _TOPIC = "runs"
 _TYPED = 32 * 1024  # bytes of input in one signal
-_ENTRIES = ("main.py", "main.ts", "main.mjs", "main.js", "main.sh", "index.js", "index.ts")
+_ENTRIES = (
+    "main.py", "main.ts", "main.mjs", "main.js", "main.sh", "index.js", "index.ts", "main.c", "main.cpp", "main.go", "main.rs",
+    "Main.java", "main.rb", "main.php", "main.lua", "main.r", "main.sql",
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -159,8 +162,10 @@ class Runs:
             await require(db, session_id, caller.user_id, Action.RUN)
             chosen = await queries.entry_of(db, session_id)
         paths = [f.path for f in await files.list_files(self._services, session_id) if f.kind != "folder"]
-        entry = find_entry(asked.entry, chosen, paths)
         capabilities = await self._services.sandbox.capabilities()
+        programs = tuple(end for language in capabilities.languages for end in language.extensions)
+        looked_at = asked.open if asked.open and asked.open.lower().endswith(programs) else None
+        entry = find_entry(asked.entry, [looked_at, chosen], paths)
         language = find_language(asked.language, entry, capabilities.languages)
         limits = self._limits(asked.limits)
         self._queue.refuse_if_full()
@@ -392,8 +397,8 @@ class Runs:
         )
 
 
-def find_entry(asked: str | None, chosen: str | None, paths: list[str]) -> str:
-    """Choose what to run: what was asked for, else the session's entry, else a file that is called main.
+def find_entry(asked: str | None, others: list[str | None], paths: list[str]) -> str:
+    """Choose what to run: what was asked for, else the first of the others that is there, else one that is called main.
 
     Raises:
         NotFound: `entry_not_found`.
@@ -404,7 +409,7 @@ def find_entry(asked: str | None, chosen: str | None, paths: list[str]) -> str:
             f"There is no file {asked!r} in this session.",
             next_step="Open a file and run it.",
         )
-    for candidate in (asked, chosen, *_ENTRIES):
+    for candidate in (asked, *others, *_ENTRIES):
         if candidate in paths:
             return candidate
     raise NotFound(

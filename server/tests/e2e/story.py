@@ -78,6 +78,7 @@ def output(page: Page) -> Locator:
 def open_file(page: Page, path: str) -> None:
     """Open a file through quick open."""
     page.keyboard.press("ControlOrMeta+p")
+    expect(page.get_by_role("combobox", name="Open a file")).to_be_focused()
     page.keyboard.type(path)
     page.keyboard.press("Enter")
     expect(

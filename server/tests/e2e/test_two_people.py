@@ -8,7 +8,19 @@ import pytest
 from playwright.sync_api import expect
 
 from .conftest import Person, Server
-from .story import join, land, output, ready, run, share, status, text, type_at_end, type_at_start
+from .story import (
+    join,
+    land,
+    open_file,
+    output,
+    ready,
+    run,
+    share,
+    status,
+    text,
+    type_at_end,
+    type_at_start,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -83,3 +95,24 @@ def test_what_was_undone_stays_one_s_own_also_after_a_reload(server: Server, per
     expect(text(ada)).not_to_contain_text("# ada was here")
     expect(text(ada)).to_contain_text("# bob was here")
     expect(text(bob)).not_to_contain_text("# ada was here")
+
+
+def test_a_c_program_is_compiled_and_its_errors_are_marked(server: Server, person: Person) -> None:
+    ada = person()
+    land(ada, server.url)
+    session = ada.url.rsplit("/", 1)[-1].split("?")[0]
+    source = '#include <stdio.h>\\nint main() {\\n  puts("from C");\\n  return x;\\n}\\n'
+    put = f"fetch('/api/v1/sessions/{session}/files/hello.c', {{method: 'PUT', body: '{source}'}}).then(a => a.status)"
+    assert ada.evaluate(put) in (200, 201)
+    open_file(ada, "hello.c")
+    run(ada)
+    expect(output(ada)).to_contain_text("It could not be compiled.", timeout=30_000)
+    expect(ada.locator(".cm-run-line").first).to_contain_text("return x;")
+    output(ada).get_by_role("button", name=re.compile("hello.c:4")).first.click()
+    expect(ada.locator("[data-cursor]").first).to_contain_text(re.compile(r"\b4:10"))
+    type_at_start(ada, "static int x;\n")
+    expect(status(ada)).to_have_text(re.compile("Saved"))
+    run(ada)
+    expect(output(ada)).to_contain_text("from C", timeout=30_000)
+    expect(ada.locator(".cm-run-line")).to_have_count(0)
+    assert ada.locator(".cm-content .tok-keyword, .cm-content span[class]").count() > 3

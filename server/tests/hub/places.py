@@ -74,7 +74,7 @@ def _jumping(servers: list[LiveServer]) -> Fault:
 
 async def _people(stack: AsyncExitStack, servers: list[LiveServer], lines: list[FaultyLine]) -> list[World]:
     running = await stack.enter_async_context(node())
-    http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20))
+    http = await stack.enter_async_context(httpx2.AsyncClient(timeout=60))
     worlds = [World(server, running, http) for server in servers]
     await worlds[0].guest("Ada")
     await worlds[0].guest("Bob", "edit")

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from bench.writer import Writer
 
 from atelier.documents import compact_if_long
 from atelier.ids import document_key
 from atelier.log import Edit, open_log
-from bench.writer import Writer
 
 from ..faults import faulty_line
 from .clients import world

@@ -288,7 +288,7 @@ async def shrink(places: Places, kind: Kind, folder: Path, seed: int) -> int:
         try:
             await play(places, kind, folder / f"{seed}-{middle}", seed, middle)
             passes = middle
-        except AssertionError:
+        except Exception:
             fails = middle
     return fails
 
