@@ -48,7 +48,7 @@ class Language:
     fork: bool
 
     def argv(self, entry: str, args: tuple[str, ...]) -> list[str]:
-        """Return the command line; an entry that looks like an option is made a path."""
+        """Return the command line; an entry that looks like something else is made a path."""
         return [*_filled(self.command, entry), *args]
 
     def build_argv(self, entry: str) -> list[str]:
@@ -57,7 +57,9 @@ class Language:
 
 
 def _filled(parts: tuple[str, ...], entry: str) -> list[str]:
-    path = f"./{entry}" if entry.startswith("-") else entry
+    path = (
+        f"./{entry}" if entry.startswith(("-", "@", "|")) else entry
+    )  # an option, a list of options, a command
     stem = Path(entry).stem
     return [part.replace("{entry}", path).replace("{stem}", stem) for part in parts]
 

@@ -37,6 +37,7 @@ def test_a_missing_or_broken_toolchain_has_a_hint_and_no_version() -> None:
 def test_an_entry_that_looks_like_an_option_is_a_path() -> None:
     languages = load_languages(find_tools())
     assert languages["bash"].argv("-c", ("x",))[1:] == ["./-c", "x"]
+    assert "./@args.c" in languages["c"].build_argv("@args.c")
 
 
 @pytest.mark.parametrize("path", ["a", "a b/ä.py", "...", "a/..b", "x" * 255, "/".join(["x" * 100] * 10)])
