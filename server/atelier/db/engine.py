@@ -46,10 +46,8 @@ class Database:
         try:
             async with self.engine.begin() as db:
                 yield db
-        except (TimeoutError, OperationalError, OSError) as error:
-            raise unavailable(error) from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        except Exception as error:
+            if _away(error):
                 raise unavailable(error) from error
             raise
 
@@ -57,6 +55,21 @@ class Database:
         """Check that the database answers."""
         async with self.begin() as db:
             await db.execute(text("select 1"))
+
+
+# PostgreSQL's classes of errors that say nothing about the statement: no connection, no room, being shut down or
+# started (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_AWAY = ("08", "53", "57")
+
+
+def _away(error: Exception) -> bool:
+    if isinstance(error, TimeoutError | OperationalError | OSError):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # While a connection is made, the driver's own errors come through.
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(cause, "sqlstate", None) or "").startswith(_AWAY)
 
 
 def unavailable(error: BaseException) -> Unavailable:

@@ -232,6 +232,8 @@ class Rooms:
                 return await self._check_again(session_id, user_id)
             except Unavailable as error:
                 logger.warning("roles cannot be read just now", session=session_id, code=error.code)
+            except Exception:
+                logger.exception("roles cannot be read", session=session_id)
             user_id = ""  # what else is said meanwhile waits: everybody is looked at then
             await asyncio.sleep(_INSIST_SECONDS)
 
