@@ -65,8 +65,8 @@ class Person:
 
     async def write(self, words: str) -> None:
         """Send one edit."""
-        writer = Writer(self.doc)
-        self.text += words
+        with Writer(self.doc) as writer:
+            self.text += words
         await self._socket.send(self._name + UPDATE + sized(writer.take()))
 
 
