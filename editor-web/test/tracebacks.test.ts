@@ -32,6 +32,6 @@ describe("places in what was printed", () => {
 describe("the failure of a compiler", () => {
   it("is its first error", () => {
     const stderr = "main.c: In function 'main':\nmain.c:3:5: error: 'x' undeclared\nmain.c:4:5: error: 'y' undeclared\n";
-    expect(failureIn(stderr, files)).toEqual({ path: "main.c", line: 3, message: "main.c:3:5: error: 'x' undeclared" });
+    expect(failureIn(stderr, files)).toEqual({ path: "main.c", line: 3, message: "error: 'x' undeclared" });
   });
 });

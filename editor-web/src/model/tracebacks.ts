@@ -18,6 +18,8 @@ export interface Failure {
 const PYTHON = /File "([^"]+)", line (\d+)/g;
 // What most others write too: a path, a line, and maybe a column.
 const NODE = /((?:file:\/\/)?\/?[\w./@+ -]+?\.(?:[cm]?[jt]s|py|sh|bash|c|cc|cpp|cxx|h|hpp|go|rs|java|rb|lua)):(\d+)(?::(\d+))?/g;
+/** What stands before a compiler's words: the line that is marked says it already. */
+const PREFIX = /^\S+:\d+(?::\d+)?: /;
 const PHP = /in ([\w./@+ -]+?\.php) on line (\d+)/g;
 const BASH = /([\w./-]+\.(?:sh|bash)): line (\d+)/g;
 
@@ -50,7 +52,7 @@ export function failureIn(stderr: string, paths: ReadonlySet<string>): Failure |
     (python ? lines.findLast((line) => /^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit|Warning|StopIteration|Group)?\b.*$/.test(line) && !line.startsWith("Traceback")) : undefined) ??
     lines.find((line) => /^(?:Uncaught )?[A-Z]\w*(?:Error|Exception)\b/.test(line)) ??
     lines.find((line) => places(line, paths).length > 0);
-  return { path: place.path, line: place.line, message: (message ?? "").trim().slice(0, 200) };
+  return { path: place.path, line: place.line, message: (message ?? "").replace(PREFIX, "").trim().slice(0, 200) };
 }
 
 /** A path may hold spaces, and words may come before it: the longest end that is a file counts. */

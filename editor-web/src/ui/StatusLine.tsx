@@ -8,7 +8,8 @@ import type { Status } from "../model/types";
 const SAVING_SHOWN_MS = 300;
 const LANGUAGES: Record<string, string> = {
   py: "Python", js: "JavaScript", mjs: "JavaScript", cjs: "JavaScript", ts: "TypeScript", mts: "TypeScript", sh: "Bash", bash: "Bash",
-  md: "Markdown", html: "HTML", css: "CSS", json: "JSON", txt: "Text",
+  c: "C", h: "C", cpp: "C++", cc: "C++", cxx: "C++", hpp: "C++", go: "Go", rs: "Rust", java: "Java", rb: "Ruby", php: "PHP", lua: "Lua",
+  r: "R", sql: "SQL", md: "Markdown", html: "HTML", css: "CSS", json: "JSON", txt: "Text",
 }; // prettier-ignore
 
 export function StatusLine({ shell }: { shell: Shell }) {
