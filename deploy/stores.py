@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from subprocess import DEVNULL
@@ -26,7 +27,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Store:
+class Store(ABC):
     """A program that keeps data in a folder and listens on a port: `command` runs it, `answers` says that it does."""
 
     command: list[str]
@@ -36,9 +37,9 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def answers(self) -> bool:
         """Say whether it takes work now."""
-        raise NotImplementedError
 
     def start(self, prefix: Sequence[str] = ()) -> None:
         """Run it, behind the words of `prefix`, until it answers.

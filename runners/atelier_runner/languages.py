@@ -57,9 +57,8 @@ class Language:
 
 
 def _filled(parts: tuple[str, ...], entry: str) -> list[str]:
-    path = (
-        f"./{entry}" if entry.startswith(("-", "@", "|")) else entry
-    )  # an option, a list of options, a command
+    # It would be an option, a list of options, a command.
+    path = f"./{entry}" if entry.startswith(("-", "@", "|")) else entry
     stem = Path(entry).stem
     return [part.replace("{entry}", path).replace("{stem}", stem) for part in parts]
 

@@ -9,6 +9,8 @@ import pytest_asyncio
 
 from atelier_runner import Exited, Limits, LocalBackend, Output, Reason, Spec, open_local
 
+from .finished import finished
+
 LIMITS = Limits(wall_seconds=10, cpu_seconds=8, memory_mb=256, processes=32, disk_mb=8)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -18,17 +20,6 @@ async def backend() -> AsyncIterator[LocalBackend]:
     """The local backend of this machine."""
     async with open_local(limits=LIMITS) as opened:
         yield opened
-
-
-async def run(backend: LocalBackend, spec: Spec) -> tuple[bytes, bytes, Exited]:
-    """Return both streams and the result."""
-    streams = {"stdout": bytearray(), "stderr": bytearray()}
-    async for event in backend.events(await backend.start(spec)):
-        if isinstance(event, Output):
-            streams[event.stream] += event.data
-        elif isinstance(event, Exited):
-            return bytes(streams["stdout"]), bytes(streams["stderr"]), event
-    raise AssertionError("no result")
 
 
 PROGRAMS = {
@@ -93,8 +84,8 @@ async def test_a_fork_of_the_agent_is_as_good_as_a_new_interpreter(backend: Loca
     files = {"main.py": source, "new.sh": b'python3 -u main.py "$@"', **FILES}
     if "shadows" not in name and "modules" not in name:
         del files["json.py"]
-    forked = await run(backend, Spec("python", "main.py", files, LIMITS, ("a", "-b"), b"Ada\nrest"))
-    fresh = await run(backend, Spec("bash", "new.sh", files, LIMITS, ("a", "-b"), b"Ada\nrest"))
+    forked = await finished(backend, Spec("python", "main.py", files, LIMITS, ("a", "-b"), b"Ada\nrest"))
+    fresh = await finished(backend, Spec("bash", "new.sh", files, LIMITS, ("a", "-b"), b"Ada\nrest"))
     assert forked[0] == fresh[0], (forked, fresh)
     shell = [
         line
@@ -119,7 +110,7 @@ async def test_every_language_gets_input_arguments_and_binary_output(backend: Lo
     names = {".py": "python", ".js": "javascript", ".ts": "typescript", ".sh": "bash"}
     for entry, source in programs.items():
         spec = Spec(names[entry[4:]], entry, {entry: source}, Limits(disk_mb=8), ("\u00e4 b",), b"\0\xff in")
-        out, err, result = await run(backend, spec)
+        out, err, result = await finished(backend, spec)
         assert out == bytes(range(256)) + b"\0\xff in" + "\u00e4 b".encode(), (entry, err)
         assert (result.reason, result.code) == (Reason.EXITED, 0)
 
@@ -133,7 +124,7 @@ async def test_more_than_any_buffer_goes_in_and_out_without_a_jam(backend: Local
         Limits(disk_mb=8, output_bytes=len(data)),
         stdin=data,
     )
-    out, _, result = await run(backend, spec)
+    out, _, result = await finished(backend, spec)
     assert out == data
     assert result.code == 0
 
@@ -144,10 +135,10 @@ async def test_large_files_arrive_whole_and_too_large_ones_are_refused_by_name(b
         "deep/er/big": bytes(range(256)) * 20_000,
         "deep/er/empty": b"",
     }
-    out, err, _ = await run(backend, Spec("python", "main.py", files, LIMITS, stdin=b""))
+    out, err, _ = await finished(backend, Spec("python", "main.py", files, LIMITS, stdin=b""))
     assert len(out) == 65, err
     clash = {"main.py": b"", "a": b"", "a/b": b""}
-    _, _, result = await run(backend, Spec("python", "main.py", clash, LIMITS, stdin=b""))
+    _, _, result = await finished(backend, Spec("python", "main.py", clash, LIMITS, stdin=b""))
     assert result.reason is Reason.LOST
     assert result.detail
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
-from atelier_runner import Exited, Limits, LocalBackend, Output, Reason, Spec, open_local
+from atelier_runner import Limits, LocalBackend, Reason, Spec, open_local
 from atelier_runner.languages import find_tools, load_languages
+
+from .finished import finished
 
 LIMITS = Limits(wall_seconds=60, cpu_seconds=40)
 IN_CI = {"python", "javascript", "typescript", "bash", "c", "cpp", "ruby", "php", "lua", "sql"}
@@ -93,16 +95,6 @@ async def backend() -> AsyncIterator[LocalBackend]:
         yield opened
 
 
-async def run(backend: LocalBackend, spec: Spec) -> tuple[str, str, Exited]:
-    streams = {"stdout": bytearray(), "stderr": bytearray()}
-    async for event in backend.events(await backend.start(spec)):
-        if isinstance(event, Output):
-            streams[event.stream] += event.data
-        elif isinstance(event, Exited):
-            return streams["stdout"].decode(), streams["stderr"].decode(), event
-    raise AssertionError("no result")
-
-
 async def test_every_language_has_a_case_and_those_of_the_tests_are_here() -> None:
     assert CASES.keys() == load_languages({}).keys()
     if os.environ.get("CI") == "true":
@@ -124,9 +116,9 @@ async def test_a_program_of_two_files_with_an_argument_and_input(backend: LocalB
         args=("a",) if case.args else (),
         stdin=b"line\n",
     )
-    out, err, result = await run(backend, spec)
+    out, err, result = await finished(backend, spec)
     assert (result.reason, result.code) == (Reason.EXITED, 0), err
-    assert out.replace("|", " ").split() == ["a", "line", "other"]
+    assert out.decode().replace("|", " ").split() == ["a", "line", "other"]
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
@@ -134,9 +126,11 @@ async def test_an_error_is_said_and_what_cannot_be_compiled_is_called_so(
     backend: LocalBackend, name: str
 ) -> None:
     case = CASES[name]
-    out, err, result = await run(backend, Spec(name, case.entry, {case.entry: case.broken.encode()}, LIMITS))
-    assert out == ""
-    assert case.says in err
+    out, err, result = await finished(
+        backend, Spec(name, case.entry, {case.entry: case.broken.encode()}, LIMITS)
+    )
+    assert out == b""
+    assert case.says in err.decode()
     assert result.reason is Reason.EXITED
     assert result.code not in (0, None)
     assert result.detail == ("It could not be compiled." if LANGUAGES[name].build else "")
@@ -149,5 +143,5 @@ async def test_a_program_cannot_say_that_it_was_not_compiled(backend: LocalBacke
         "python": "import os, sys\ntry:\n    os.write(4, b'B')\nexcept OSError:\n    sys.exit(7)",
     }[name]
     entry = CASES[name].entry
-    _, _, result = await run(backend, Spec(name, entry, {entry: source.encode()}, LIMITS))
+    _, _, result = await finished(backend, Spec(name, entry, {entry: source.encode()}, LIMITS))
     assert (result.code, result.detail) == (7, "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from atelier.documents.compact import apart, compacted, size_of
-from atelier.documents.crdt import merged, squashed
+from atelier.documents.crdt import decodes, merged, squashed
 from atelier.documents.split import split
 from atelier.errors import Unavailable
 from atelier.log import Edit, Entry, Log, Snapshot, Stored
@@ -19,7 +19,7 @@ async def let_go(log: Log, document: str, upto: int) -> tuple[int, int]:
         The position from which the document's past can be looked at now, and how many edits have become one.
 
     Raises:
-        Unavailable: `document_busy`, another process compacts the document just now.
+        Unavailable: `document_busy`, another process compacts the document just now; `document_quarantined`.
     """
     async with log.claim(document) as mine:
         if not mine:
@@ -53,6 +53,13 @@ async def _count(log: Log, document: str, upto: int) -> int:
 
 
 def _condensed(before: Stored, stored: Stored) -> tuple[Entry, Snapshot]:
+    if not all(decodes(entry.edit.update) for entry in (*before.tail, *stored.tail)):
+        # What can still be recovered of it must not go.
+        raise Unavailable(
+            "document_quarantined",
+            "What is kept of this document is damaged.",
+            next_step="Whoever runs this server can look at it: atelier documents inspect, then recover.",
+        )
     update = squashed(merged(before), whole_history=False)
     at = before.tail[-1].edit.at if before.tail else 0
     snapshot = compacted(Stored(Snapshot(0, b"", split(merged(stored))), ()))

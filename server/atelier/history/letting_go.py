@@ -65,13 +65,20 @@ async def forget_regularly(services: Services, *, days: int) -> None:
 
 
 async def forget_older(services: Services, than: int) -> int:
-    """Let go of what was written before a time, in every document; returns how many edits went."""
+    """Let go of what was written before a time, in every document; returns how many edits went.
+
+    A document that cannot be worked on keeps its past, and no other document from losing its own.
+    """
     went = 0
     for kept in await services.log.survey():
-        upto = await _last_before(services, kept.document, than)
-        if upto:
-            _, edits = await _forget(services, *parts_of_key(kept.document), upto)
-            went += edits
+        try:
+            upto = await _last_before(services, kept.document, than)
+            if upto:
+                went += (await _forget(services, *parts_of_key(kept.document), upto))[1]
+        except AtelierError as error:
+            logger.warning("a document's past stays", document=kept.document, code=error.code)
+        except Exception:
+            logger.exception("a document's past cannot be let go", document=kept.document)
     return went
 
 

@@ -9,6 +9,7 @@ import pytest
 from atelier import history, times
 from atelier.documents import compact_if_long
 from atelier.ids import document_key
+from atelier.log import Edit
 from atelier.services import Services
 
 from ..conftest import MakeGuest, Somebody, invite, session_of
@@ -285,6 +286,19 @@ async def test_what_is_older_than_the_operator_keeps_goes(
     assert (await past_of(ada, session, young))[1]["edits"] == 2
     assert await read(ada, session, "a.txt") == "one two three"
     assert await history.forget_older(services, times.now() - 30 * times.DAY) == 0
+
+
+async def test_a_document_that_cannot_be_worked_on_keeps_no_other_from_letting_go(
+    guest: MakeGuest, services: Services
+) -> None:
+    ada = await guest("Ada")
+    session = await session_of(ada)
+    document = await written(ada, session, "a.txt", "one", "one two")
+    broken = document_key("ses_0", "doc_broken")  # comes first
+    await services.log.append(broken, [Edit(b"\xff\xff\xff", "usr_a", 1), Edit(b"\xff\xff", "usr_a", 2)])
+    await history.forget_older(services, times.now() + times.DAY)
+    assert (await past_of(ada, session, document))[1]["edits"] == 1
+    assert len(await services.log.history(broken)) == 2
 
 
 async def test_a_name_is_taken_off_everything(guest: MakeGuest, services: Services) -> None:

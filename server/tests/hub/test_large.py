@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -43,7 +42,7 @@ async def test_a_document_of_62_mb_comes_over_a_slow_line_at_once_and_edits_come
         place.line_url = f"http://127.0.0.1:{line.port}"
         began = time.monotonic()
         ada = await place.open("Ada", "y-websocket", document, synced=False)
-        await asyncio.sleep(5)
+        await ada.until(lambda s: s["size"] > 0, seconds=60)  # it is on its way
         place.line_url = ""
         near = await place.open("Ada", "hocuspocus", document, name="near", line="near")
         await near.do("insert", at=0, text="meanwhile ")

@@ -119,16 +119,16 @@ async def test_a_flood_over_many_connections_is_read_slower_and_all_of_it_arrive
             other = await place.open("Bob", "hocuspocus", quiet)
             held = 0.0
             typing = [asyncio.create_task(writer.do("type", letters=250, pause=1)) for writer in writers]
-            for n in range(60):
+            until = time.monotonic() + 20
+            while held < 3:
+                assert time.monotonic() < until, held
                 began = time.monotonic()
                 await other.do("insert", at=0, text="b")
                 await other.until(lambda s: not s["unsynced"])
-                assert time.monotonic() - began < 1, n
+                assert time.monotonic() - began < 1
                 metrics = (await http.get(f"{server.url}/metrics")).text
                 held = max(held, float(metrics.split("\natelier_hub_throttled ")[1].split()[0]))
-                await asyncio.sleep(0.1)
             await asyncio.gather(*typing)
-            assert held == 3
             for writer in writers:
                 await writer.until(lambda s: len(s["text"]) == 750 and not s["unsynced"], seconds=40)
             assert len(await place.text("Bob", "a.txt")) == 750

@@ -1,0 +1,16 @@
+"""A run to its end."""
+
+from __future__ import annotations
+
+from atelier_runner import Exited, LocalBackend, Output, Spec
+
+
+async def finished(backend: LocalBackend, spec: Spec) -> tuple[bytes, bytes, Exited]:
+    """Return both streams and the result."""
+    streams = {"stdout": bytearray(), "stderr": bytearray()}
+    async for event in backend.events(await backend.start(spec)):
+        if isinstance(event, Output):
+            streams[event.stream] += event.data
+        elif isinstance(event, Exited):
+            return bytes(streams["stdout"]), bytes(streams["stderr"]), event
+    raise AssertionError("no result")
