@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench.gates import missed
 from bench.hub.servers import Server, Started
 from bench.hub.wire import STEP1, UPDATE, masked, message, open_line, sized
 from bench.writer import Writer
@@ -110,14 +111,13 @@ async def churn(server: Server, seconds: float) -> int:
     print(
         f"files {before.files} before, {after.files} after; tasks {before.tasks} before, {after.tasks} after"
     )
-    gates = (
-        ("growth of memory", late / early - 1, _MOST_DRIFT),
-        ("files left open", max(0, after.files - before.files), 4),
-        ("tasks left", max(0, after.tasks - before.tasks), 2),
+    return missed(
+        (
+            ("growth of memory", late / early - 1, _MOST_DRIFT),
+            ("files left open", max(0, after.files - before.files), 4),
+            ("tasks left", max(0, after.tasks - before.tasks), 2),
+        )
     )
-    for words, value, most in gates:
-        print(f"{'met   ' if value <= most else 'MISSED'} {words}: {value:.3f} (at most {most:g})")
-    return sum(value > most for _, value, most in gates)
 
 
 def main() -> int:
