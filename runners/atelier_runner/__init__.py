@@ -13,6 +13,7 @@ from atelier_runner.model import (
     Reason,
     Spec,
     Started,
+    Window,
 )
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "Spec",
     "SpecInvalid",
     "Started",
+    "Window",
     "open_local",
 ]

@@ -37,11 +37,21 @@ ENVIRONMENT = {
     "USER": "atelier",
 }
 
+# What a program finds besides when its streams are a terminal.
+TERMINAL = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+
+# What an interactive shell starts with.
+SHELL = """\
+PS1='\\[\\e[1;34m\\]\\w\\[\\e[0m\\] \\$ '
+alias ls='ls --color=auto' ll='ls -l' grep='grep --color=auto'
+HISTFILE=
+"""
 # Files that programs expect in /etc, with what a sandbox may know.
 ETC = {
     "/etc/passwd": f"root:x:0:0:root:/root:/bin/sh\natelier:x:{UID}:{UID}:Atelier:/tmp:/bin/bash\n",
     "/etc/group": f"root:x:0:\natelier:x:{UID}:\n",
     "/etc/hosts": f"127.0.0.1 localhost {HOST_NAME}\n::1 localhost\n",
+    "/etc/bash.bashrc": SHELL,
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
 # Public parts of this machine's /etc that its programs need to start.

@@ -16,7 +16,7 @@ MAX_FRAME: Final = 1024 * 1024
 CHUNK: Final = 256 * 1024
 
 # host to agent
-SPEC, FILE, MORE, GO, STDIN, STDIN_END = b"SFMGIC"
+SPEC, FILE, MORE, GO, STDIN, STDIN_END, WINDOW, DELETE = b"SFMGICWD"
 # agent to host
 READY, BEGUN, STDOUT, STDERR, EXIT, FAILED = b"RBOEXP"
 
@@ -37,6 +37,20 @@ def encode_files(files: Mapping[str, bytes]) -> Iterator[bytes]:
         yield encode(FILE, struct.pack(">H", len(name)) + name + data[:CHUNK])
         for start in range(CHUNK, len(data), CHUNK):
             yield encode(MORE, data[start : start + CHUNK])
+
+
+def encode_changes(files: Mapping[str, bytes | None]) -> Iterator[bytes]:
+    """Yield the frames that bring files up to date while a program runs; None takes one away."""
+    yield from encode_files({path: data for path, data in files.items() if data is not None})
+    yield encode(GO)
+    for path, data in files.items():
+        if data is None:
+            yield encode(DELETE, path.encode())
+
+
+def encode_window(columns: int, rows: int) -> bytes:
+    """Return the frame that gives the terminal a size."""
+    return encode(WINDOW, struct.pack(">HH", columns, rows))
 
 
 async def read(reader: asyncio.StreamReader) -> tuple[int, bytes] | None:

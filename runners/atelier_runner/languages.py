@@ -42,6 +42,8 @@ class Language:
     command: tuple[str, ...]
     build: tuple[str, ...]
     """What comes before it; empty where nothing is compiled."""
+    prompt: tuple[str, ...]
+    """What starts its own prompt in a terminal; empty where it has none."""
     env: dict[str, str]
     runtime: str
     """Runtime and version in words, for `Started`."""
@@ -105,6 +107,7 @@ def _language(
         info,
         tuple(part.replace("{tool}", inside) for part in entry["command"]),
         tuple(part.replace("{tool}", inside) for part in entry.get("build", ())),
+        tuple(part.replace("{tool}", inside) for part in entry.get("prompt", ())),
         dict(entry.get("env", {})),
         f"{entry.get('runtime', entry['title'])} {version}",
         bool(entry.get("fork", False)),

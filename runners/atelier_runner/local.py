@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from atelier_runner.cgroups import Groups
 from atelier_runner.doctor import examine
 from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailable
 from atelier_runner.languages import Language, find_tools, load_languages
-from atelier_runner.model import Capabilities, Event, Exited, Limits, Output, Reason, Spec
+from atelier_runner.model import Capabilities, Event, Exited, Limits, Output, Reason, Spec, Window
 from atelier_runner.pool import Pool
 from atelier_runner.processes import kill_orphans
 from atelier_runner.run import Run
@@ -118,6 +118,10 @@ class LocalBackend:
                 hint="" if language is None else language.info.hint,
             )
         spec.check()
+        if not spec.entry and not language.prompt:
+            raise LanguageUnknown(
+                f"{language.info.title} has no prompt of its own.", hint="Start Bash or Python."
+            )
         if self._pool is None:
             raise SandboxUnavailable("Programs cannot run here: there is no sandbox.", hint=self._hint)
         if len(self._tasks) >= MOST_RUNS:
@@ -163,6 +167,20 @@ class LocalBackend:
         """Send bytes to stdin, and close it when asked; a program that has ended ignores both."""
         if (found := self._runs.get(run)) is not None and not found.ended:
             await found.write(data, close=close)
+
+    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
+        """Bring files of a run up to date while it runs; None takes one away.
+
+        Raises:
+            SpecInvalid: `path_invalid`, `files_too_large`.
+        """
+        if (found := self._runs.get(run)) is not None:
+            await found.place(files)
+
+    async def resize(self, run: str, window: Window) -> None:
+        """Change the size of a run's terminal. Raises SpecInvalid `window_invalid`."""
+        if (found := self._runs.get(run)) is not None:
+            await found.resize(window)
 
     async def cancel(self, run: str) -> None:
         """End the whole process tree; a run that has ended is left as it is."""

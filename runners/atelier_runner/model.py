@@ -12,6 +12,7 @@ from atelier_runner.errors import SpecInvalid
 MIB = 1024 * 1024
 PATH_BYTES = 1024
 COMPONENT_BYTES = 255
+MOST_COLUMNS = 1000
 
 
 class Reason(StrEnum):
@@ -57,8 +58,28 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A terminal's size, in characters."""
+
+    columns: int
+    rows: int
+
+    def check(self) -> None:
+        """Raise SpecInvalid `window_invalid` for a size that no terminal has."""
+        if not (1 <= self.columns <= MOST_COLUMNS and 1 <= self.rows <= MOST_COLUMNS):
+            raise SpecInvalid(
+                "window_invalid",
+                f"A terminal has 1 to {MOST_COLUMNS} columns and rows, not {self.columns} by {self.rows}.",
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
-    """One execution. `files` are laid out beneath the working folder; `entry` is one of them."""
+    """One execution. `files` are laid out beneath the working folder; `entry` is one of them.
+
+    With `terminal` the program's streams are one pseudo-terminal; its events have the stream `terminal`. The entry may
+    then be empty: the language's own prompt starts, for Bash a shell.
+    """
 
     language: str
     entry: str
@@ -68,21 +89,16 @@ class Spec:
     stdin: bytes | None = None
     """Given at once, then closed; None keeps stdin open for `write`."""
     env: Mapping[str, str] = field(default_factory=dict)
+    terminal: Window | None = None
 
     def check(self) -> None:
         """Raise SpecInvalid for a path, an entry, an argument or a limit that cannot be honoured."""
         self.limits.check()
-        for path in self.files:
-            check_path(path)
-        if self.entry not in self.files:
+        if self.terminal is not None:
+            self.terminal.check()
+        if self.entry not in self.files and (self.entry or self.terminal is None):
             raise SpecInvalid("entry_not_found", f"The entry {self.entry!r} is not among the files.")
-        size = sum(map(len, self.files.values()))
-        if size > self.limits.disk_mb * MIB:
-            raise SpecInvalid(
-                "files_too_large",
-                f"The files have {size / MIB:.1f} MiB; the working folder of a run holds {self.limits.disk_mb} MiB.",
-                hint="Remove large files from the session, or raise the run's disk limit.",
-            )
+        check_files(self.files, self.limits)
         texts = [*self.args, *self.env, *self.env.values()]
         if any("\0" in text for text in texts) or any(not name or "=" in name for name in self.env):
             raise SpecInvalid(
@@ -90,6 +106,19 @@ class Spec:
             )
         if sum(len(text.encode()) for text in texts) > 64 * 1024:
             raise SpecInvalid("argument_invalid", "Arguments and variables may have 64 KiB together.")
+
+
+def check_files(files: Mapping[str, bytes], limits: Limits) -> None:
+    """Raise SpecInvalid `path_invalid` or `files_too_large` for what cannot lie in the working folder."""
+    for path in files:
+        check_path(path)
+    size = sum(map(len, files.values()))
+    if size > limits.disk_mb * MIB:
+        raise SpecInvalid(
+            "files_too_large",
+            f"The files have {size / MIB:.1f} MiB; the working folder of a run holds {limits.disk_mb} MiB.",
+            hint="Remove large files from the session, or raise the run's disk limit.",
+        )
 
 
 def check_path(path: str) -> None:
@@ -119,7 +148,7 @@ class Started:
 class Output:
     seq: int
     stream: str
-    """stdout or stderr."""
+    """stdout, stderr or terminal."""
     data: bytes
 
 

@@ -14,13 +14,13 @@ import json
 import math
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from atelier_runner import frames
-from atelier_runner.bubblewrap import ENVIRONMENT
+from atelier_runner.bubblewrap import ENVIRONMENT, TERMINAL
 from atelier_runner.languages import Language
-from atelier_runner.model import MIB, Event, Exited, Reason, Spec
+from atelier_runner.model import MIB, Event, Exited, Reason, Spec, Window, check_files
 from atelier_runner.outbox import Outbox
 from atelier_runner.processes import tree_usage
 from atelier_runner.sandbox import Sandbox
@@ -77,6 +77,30 @@ class Run:
             if close and not self._ended:
                 writer.write(frames.encode(frames.STDIN_END))
 
+    async def place(self, files: Mapping[str, bytes | None]) -> None:
+        """Bring files of the working folder up to date while the program runs (None takes one away), in one go.
+
+        Raises:
+            SpecInvalid: `path_invalid`, `files_too_large`.
+        """
+        check_files({path: data or b"" for path, data in files.items()}, self._spec.limits)
+        await self._begun.wait()
+        writer = self._sandbox.writer
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            for frame in frames.encode_changes(files):
+                if self._ended:
+                    return
+                writer.write(frame)
+                await writer.drain()
+
+    async def resize(self, window: Window) -> None:
+        """Change the size of the run's terminal; ignored where there is none, and once it has ended."""
+        window.check()
+        await self._begun.wait()
+        if self._spec.terminal is not None and not self._ended:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                self._sandbox.writer.write(frames.encode_window(window.columns, window.rows))
+
     async def drive(self) -> None:
         """Run the program to its end and queue `Exited`, whatever happens."""
         loop = asyncio.get_running_loop()
@@ -112,12 +136,15 @@ class Run:
     async def _send(self) -> None:
         """Send spec, files and GO, then the stdin that was given."""
         spec, writer = self._spec, self._sandbox.writer
-        argv = self._language.argv(spec.entry, tuple(spec.args))
+        language, window = self._language, spec.terminal
+        terminal = {} if window is None else TERMINAL
         head = {
-            "argv": argv,
-            "build": self._language.build_argv(spec.entry),
-            "env": {**ENVIRONMENT, **self._language.env, **spec.env},
-            "fork": spec.entry if self._language.fork else None,
+            "argv": language.argv(spec.entry, tuple(spec.args)) if spec.entry else list(language.prompt),
+            "build": language.build_argv(spec.entry) if spec.entry else [],
+            "env": {**ENVIRONMENT, **terminal, **language.env, **spec.env},
+            "fork": spec.entry if language.fork and window is None else None,
+            "terminal": None if window is None else [window.columns, window.rows],
+            "tty": "",
             # The next whole second: the host counts exactly and for all processes together, this one is the backstop.
             "cpu": math.ceil(spec.limits.cpu_seconds) + 1,
             "rlimits": {
@@ -143,7 +170,8 @@ class Run:
         """Read the agent's frames until it is gone; keeps the head of the output up to its limit."""
         left = self._spec.limits.output_bytes
         reader = self._sandbox.reader
-        streams = {frames.STDOUT: "stdout", frames.STDERR: "stderr"}
+        printed = "stdout" if self._spec.terminal is None else "terminal"
+        streams = {frames.STDOUT: printed, frames.STDERR: "stderr"}
         while (frame := await frames.read(reader)) is not None:
             kind, payload = frame
             if (stream := streams.get(kind)) is not None and payload:

@@ -17,6 +17,7 @@ import sys
 BASELINE = frozenset(sys.modules)  # what any interpreter has; a program must be able to shadow the rest
 
 import builtins
+import contextlib
 import errno
 import importlib.machinery
 import io
@@ -33,6 +34,7 @@ CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
 WORK = "/work"
 MARKS = 4  # where the child says that it could not build; no program inherits it
+SET_WINDOW = 0x5414  # TIOCSWINSZ
 LIMITS = {
     "nofile": resource.RLIMIT_NOFILE,
     "nproc": resource.RLIMIT_NPROC,
@@ -152,6 +154,11 @@ def park(streams: tuple[int, int, int], specs: int, marks: int) -> dict:
         spec: dict = json.loads(file.readall() or b"{}")
     if not spec:
         os._exit(0)  # the agent is gone
+    if spec["tty"]:
+        # A session's leader that has none gets the first terminal that it opens as its controlling one.
+        tty = os.open(spec["tty"], os.O_RDWR)
+        for target in range(3):
+            os.dup2(tty, target)
     lower_limits(spec)
     resource.setrlimit(resource.RLIMIT_CPU, (spec["cpu"], spec["cpu"] + 1))
     os.chdir(WORK)
@@ -237,15 +244,64 @@ def become_python(spec: dict) -> None:
         sys.exit(1)
 
 
-class Carrier:
-    """The parent's side: host frames to the program's stdin, its output to the host, until it ends."""
+class Placing:
+    """A file that is put in place of another: written beside it, then renamed, so that nobody meets half of it.
 
-    def __init__(self, pid: int, stdin: int, stdout: int, stderr: int, wakeup: int) -> None:
+    What lies in the way (a link, a FIFO) is replaced, never opened; where the program may write, this may.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = f"{WORK}/{path}"
+        folder = os.path.dirname(self.path)
+        os.makedirs(folder, 0o755, exist_ok=True)
+        self.beside = f"{folder}/.atelier-{os.getpid()}-{id(self)}"
+        self.handle = os.open(self.beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def finish(self, keep: bool) -> None:
+        """Put what was written in place, or throw it away."""
+        os.close(self.handle)
+        if keep:
+            os.rename(self.beside, self.path)
+        else:
+            os.unlink(self.beside)
+
+
+def open_terminal(window: list[int]) -> tuple[int, str]:
+    """Open a pseudo-terminal of [columns, rows]; returns its master and the path of the other side.
+
+    The other side stays open here, so that the master does not end before the program, or between two programs.
+    """
+    import termios
+
+    master, slave = os.openpty()
+    modes = termios.tcgetattr(slave)
+    modes[0] |= 0o40000  # IUTF8: erasing takes a whole character
+    termios.tcsetattr(slave, termios.TCSANOW, modes)
+    set_window(master, *window)
+    os.set_blocking(master, False)
+    return master, os.ttyname(slave)
+
+
+def set_window(master: int, columns: int, rows: int) -> None:
+    import fcntl
+
+    fcntl.ioctl(master, SET_WINDOW, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+class Carrier:
+    """The parent's side: host frames to the program's stdin, its output to the host, until it ends.
+
+    With a terminal, its master is both the program's stdin and its one output.
+    """
+
+    def __init__(self, pid: int, stdin: int, outputs: dict[int, bytes], wakeup: int) -> None:
         self.pid = pid
         self.stdin = stdin
-        self.outputs = {stdout: b"O", stderr: b"E"}
+        self.outputs = outputs
+        self.terminal = stdin in outputs
         self.wakeup = wakeup
         self.incoming = bytearray()
+        self.placing: Placing | None = None
         self.pending = bytearray()
         self.closing = False
         self.status: int | None = None
@@ -259,17 +315,21 @@ class Carrier:
             if len(self.pending) < PENDING_STDIN:
                 poller.register(0, select.POLLIN)
             if self.pending:
-                poller.register(self.stdin, select.POLLOUT)
-            for handle, _event in poller.poll():
+                both = select.POLLIN if self.terminal else 0
+                poller.register(self.stdin, select.POLLOUT | both)
+            for handle, event in poller.poll():
+                if handle == self.stdin and event & select.POLLOUT:
+                    self.feed()
                 if handle in self.outputs:
-                    self.output(handle)
+                    if event & ~select.POLLOUT:
+                        self.output(handle)
                 elif handle == self.wakeup:
                     os.read(handle, 512)
                     self.reap()
                 elif handle == 0:
                     self.host()
-                else:
-                    self.feed()
+                elif handle == self.stdin and event & ~select.POLLOUT:
+                    self.feed()  # the program closed it
         for handle in list(self.outputs):
             os.set_blocking(handle, False)
             while self.output(handle):
@@ -281,6 +341,8 @@ class Carrier:
             data = os.read(handle, CHUNK)
         except BlockingIOError:
             return False
+        except OSError:  # a terminal that nobody has open any more
+            data = b""
         if not data:
             del self.outputs[handle]
             return False
@@ -301,9 +363,41 @@ class Carrier:
             if kind == ord("I") and self.stdin >= 0:
                 self.pending += self.incoming[HEADER.size : end]
             elif kind == ord("C"):
-                self.closing = True
+                if self.terminal:
+                    self.pending += b"\4"  # what Ctrl+D types
+                else:
+                    self.closing = True
+            elif kind in b"FMDG":
+                self.place(kind, bytes(self.incoming[HEADER.size : end]))
+            elif kind == ord("W") and self.terminal and length == 4:
+                set_window(self.stdin, *struct.unpack(">HH", self.incoming[HEADER.size : end]))
             del self.incoming[:end]
         self.feed()
+
+    def place(self, kind: int, payload: bytes) -> None:
+        """Bring files of the working folder up to date while the program runs; a failure is shown and harms nothing else."""
+        try:
+            if kind == ord("M"):
+                if self.placing is not None:
+                    write_all(self.placing.handle, payload)
+                return
+            done, self.placing = self.placing, None
+            if done is not None:
+                done.finish(keep=True)
+            if kind == ord("F"):
+                size = struct.unpack_from(">H", payload)[0]
+                self.placing = Placing(payload[2 : 2 + size].decode())
+                write_all(self.placing.handle, payload[2 + size :])
+            elif kind == ord("D"):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                    os.unlink(f"{WORK}/{payload.decode()}")
+        except (OSError, ValueError) as error:
+            if self.placing is not None:
+                broken, self.placing = self.placing, None
+                with contextlib.suppress(OSError):
+                    broken.finish(keep=False)
+            why = getattr(error, "strerror", None) or str(error)
+            send(b"O", f"\r\n[A file of the session could not be brought here: {why}]\r\n".encode())
 
     def feed(self) -> None:
         """Write what stdin takes now."""
@@ -374,6 +468,7 @@ def main() -> None:
         os.close(MARKS)
         become_python(spec)
         return
+    outputs = {stdout: b"O", stderr: b"E"}
     for handle in (stdin_read, stdout_write, stderr_write, specs, marks_write):
         os.close(handle)
     wakeup, wakeup_write = os.pipe()
@@ -383,16 +478,19 @@ def main() -> None:
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     send(b"R", json.dumps({"protocol": 1, "python": sys.version.split()[0]}).encode())
     try:
-        spec_json = receive()
-        lower_limits(json.loads(spec_json))
+        spec = json.loads(receive())
+        lower_limits(spec)
+        if spec["terminal"]:
+            stdin, spec["tty"] = open_terminal(spec["terminal"])
+            outputs = {stdin: b"O"}
     except OSError as error:
         kind = "disk" if error.errno in (errno.ENOSPC, errno.EFBIG) else "layout"
         finish(b"P", {"kind": kind, "detail": str(error)})
     except ValueError as error:
         finish(b"P", {"kind": "layout", "detail": str(error)})
-    write_all(specs_write, spec_json)
+    write_all(specs_write, json.dumps(spec).encode())
     os.close(specs_write)
-    carrier = Carrier(pid, stdin, stdout, stderr, wakeup)
+    carrier = Carrier(pid, stdin, outputs, wakeup)
     carrier.run()
     assert carrier.status is not None
     finish(b"X", {**outcome(carrier.status), "built": not marked(marks)})

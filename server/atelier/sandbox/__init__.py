@@ -18,6 +18,7 @@ from atelier.sandbox.base import (
     RunSpec,
     Sandbox,
     Started,
+    Window,
 )
 from atelier.sandbox.embedded import EmbeddedSandbox
 from atelier_runner import Limits, open_local
@@ -34,6 +35,7 @@ __all__ = [
     "RunSpec",
     "Sandbox",
     "Started",
+    "Window",
     "open_sandbox",
 ]
 

@@ -37,8 +37,20 @@ class RunLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """A terminal's size, in characters."""
+
+    columns: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One execution. `files` are laid out beneath the working folder; `entry` is one of them."""
+    """One execution. `files` are laid out beneath the working folder; `entry` is one of them.
+
+    With `terminal` the program's streams are one pseudo-terminal (stream `terminal`), and the entry may be empty: the
+    language's own prompt starts, for Bash a shell.
+    """
 
     language: str
     entry: str
@@ -48,6 +60,7 @@ class RunSpec:
     stdin: bytes | None = None
     """Bytes given at once and closed, or None: stdin stays open for `write`."""
     env: Mapping[str, str] = field(default_factory=dict)
+    terminal: Window | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +74,7 @@ class Started:
 class Output:
     seq: int
     stream: str
-    """stdout or stderr."""
+    """stdout, stderr or terminal."""
     data: bytes
 
 
@@ -124,6 +137,18 @@ class Sandbox(Protocol):
 
     async def write(self, run: str, data: bytes, *, close: bool = False) -> None:
         """Send bytes to stdin, and close it when asked; a program that has ended ignores both."""
+        ...
+
+    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
+        """Bring files of the working folder up to date while it runs; None takes one away. Input written later finds them.
+
+        Raises:
+            Invalid: `path_invalid`, `files_too_large`.
+        """
+        ...
+
+    async def resize(self, run: str, window: Window) -> None:
+        """Change the size of a run's terminal. Raises Invalid `window_invalid`."""
         ...
 
     async def cancel(self, run: str) -> None:

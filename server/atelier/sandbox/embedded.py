@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -18,6 +18,7 @@ from atelier.sandbox.base import (
     Reason,
     RunSpec,
     Started,
+    Window,
 )
 
 
@@ -49,6 +50,7 @@ class EmbeddedSandbox:
                     args=spec.args,
                     stdin=spec.stdin,
                     env=spec.env,
+                    terminal=_window(spec.terminal),
                 )
             )
 
@@ -63,9 +65,23 @@ class EmbeddedSandbox:
         with _translated():
             await self._backend.write(run, data, close=close)
 
+    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
+        """Bring files up to date while it runs; see `Sandbox`."""
+        with _translated():
+            await self._backend.place(run, files)
+
+    async def resize(self, run: str, window: Window) -> None:
+        """Change the size of a run's terminal."""
+        with _translated():
+            await self._backend.resize(run, runner.Window(window.columns, window.rows))
+
     async def cancel(self, run: str) -> None:
         """End the whole process tree."""
         await self._backend.cancel(run)
+
+
+def _window(window: Window | None) -> runner.Window | None:
+    return None if window is None else runner.Window(window.columns, window.rows)
 
 
 def _event(event: runner.Event) -> Event:

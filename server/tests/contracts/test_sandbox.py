@@ -9,7 +9,18 @@ import pytest
 import pytest_asyncio
 
 from atelier.errors import AtelierError
-from atelier.sandbox import Event, Exited, Output, Reason, RunLimits, RunSpec, Sandbox, Started, open_sandbox
+from atelier.sandbox import (
+    Event,
+    Exited,
+    Output,
+    Reason,
+    RunLimits,
+    RunSpec,
+    Sandbox,
+    Started,
+    Window,
+    open_sandbox,
+)
 
 LIMITS = RunLimits(
     wall_seconds=10, cpu_seconds=5, memory_mb=128, processes=16, disk_mb=8, output_bytes=100_000
@@ -102,3 +113,26 @@ async def test_capabilities_name_every_control_and_language(sandbox: Sandbox) ->
     assert {"python", "javascript", "typescript", "bash"} <= {
         language.name for language in found.languages if language.version
     }
+
+
+async def test_a_terminal_takes_keys_a_size_and_new_files(sandbox: Sandbox) -> None:
+    shell = RunSpec("bash", "", {"notes": b"old\n"}, LIMITS, terminal=Window(80, 24))
+    run = await sandbox.start(shell)
+    await sandbox.resize(run, Window(100, 30))
+    await sandbox.place(run, {"notes": b"new\n", "more/here": b"also\n"})
+    await sandbox.write(run, b"stty size; cat notes more/here; exit 4\n")
+    printed, last = b"", None
+    async for last in sandbox.events(run):
+        if isinstance(last, Output):
+            assert last.stream == "terminal"
+            printed += last.data
+    assert b"30 100\r\nnew\r\nalso\r\n" in printed
+    assert isinstance(last, Exited)
+    assert last.code == 4
+
+
+@pytest.mark.parametrize("window", [Window(0, 1), Window(1, 0), Window(10**6, 1)])
+async def test_a_size_that_no_terminal_has_is_refused(sandbox: Sandbox, window: Window) -> None:
+    with pytest.raises(AtelierError) as refused:
+        await sandbox.start(RunSpec("bash", "", {}, LIMITS, terminal=window))
+    assert refused.value.code == "window_invalid"
