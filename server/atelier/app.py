@@ -20,6 +20,7 @@ from atelier import (
     pages,
     runs,
     sessions,
+    terminals,
 )
 from atelier.bodies import BoundedBodies
 from atelier.headers import SecurityHeaders
@@ -27,6 +28,7 @@ from atelier.hub import Rooms
 from atelier.problems import add_handlers
 from atelier.runs import Runs
 from atelier.settings import Settings
+from atelier.terminals import Terminals
 from atelier.wiring import open_services
 
 # One line per feature; the order is that of the API's documentation.
@@ -36,6 +38,7 @@ ROUTERS = (
     files.router,
     history.router,
     runs.router,
+    terminals.router,
     events.router,
     admin.router,
     health.router,
@@ -55,9 +58,14 @@ def create_app(settings: Settings) -> FastAPI:
                 app.state.failure = error  # for whoever starts the server: its words are what there is to say
                 raise
             app.state.services = services
-            async with Rooms(services) as rooms, Runs(services) as started_runs:
+            async with (
+                Rooms(services) as rooms,
+                Runs(services) as started_runs,
+                Terminals(services) as opened_terminals,
+            ):
                 app.state.rooms = rooms
                 app.state.runs = started_runs
+                app.state.terminals = opened_terminals
                 services.tasks.start(sessions.purge_regularly(services), name="purge")
                 services.tasks.start(
                     documents.compact_regularly(services.log, most_bytes=settings.limits.document_bytes),

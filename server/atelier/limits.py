@@ -89,3 +89,13 @@ class Limits:
     """What a run may write, in MiB."""
     run_output_bytes: int = 1024 * 1024
     """What a run may print, both streams together."""
+    terminals_per_session: int = 8
+    """Open terminals of one session."""
+    concurrent_terminals: int = 16
+    """Open terminals on this machine; each has the memory, processes and disk of a run."""
+    terminal_wall_seconds: int = 8 * 3600
+    """How long a terminal stays open."""
+    terminal_cpu_seconds: int = 600
+    """A terminal's CPU time, all processes together."""
+    terminal_idle_seconds: int = 900
+    """How long a terminal stays open with nobody looking at it."""

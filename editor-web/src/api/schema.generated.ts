@@ -892,6 +892,50 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sessions/{session_id}/terminals": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Terminals
+         * @description List the open terminals.
+         */
+        get: operations["list_terminals"];
+        put?: never;
+        /**
+         * Open Terminal
+         * @description Open a terminal that everyone in the session sees and everyone who may run types into.
+         */
+        post: operations["open_terminal"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/terminals/{terminal_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End Terminal
+         * @description End a terminal and everything that runs in it.
+         */
+        delete: operations["end_terminal"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{session_id}/trash": {
         parameters: {
             query?: never;
@@ -1765,6 +1809,31 @@ export interface components {
              */
             template: string;
         };
+        /** NewTerminal */
+        NewTerminal: {
+            /** Args */
+            args?: string[];
+            /**
+             * Columns
+             * @default 80
+             */
+            columns: number;
+            /**
+             * Entry
+             * @description a program to run in it; null: a shell, or the language's prompt
+             */
+            entry?: string | null;
+            /**
+             * Language
+             * @description null: by the entry's extension, else bash
+             */
+            language?: string | null;
+            /**
+             * Rows
+             * @default 24
+             */
+            rows: number;
+        };
         /** NewUser */
         NewUser: {
             /** Display Name */
@@ -2120,6 +2189,30 @@ export interface components {
         Templates: {
             /** Items */
             items: components["schemas"]["Template"][];
+        };
+        /** Terminal */
+        Terminal: {
+            /** Created At */
+            created_at: number;
+            /** Entry */
+            entry: string | null;
+            /** Id */
+            id: string;
+            /** Language */
+            language: string;
+            /** Session Id */
+            session_id: string;
+            /** Title */
+            title: string;
+            /** User Id */
+            user_id: string | null;
+            /** User Name */
+            user_name: string | null;
+        };
+        /** TerminalList */
+        TerminalList: {
+            /** Items */
+            items: components["schemas"]["Terminal"][];
         };
         /**
          * Ticket
@@ -3981,6 +4074,102 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["SearchResult"];
                 };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    list_terminals: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TerminalList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    open_terminal: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewTerminal"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Terminal"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    end_terminal: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                terminal_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Validation Error */
             422: {

@@ -203,4 +203,21 @@ run_events = Table(
     _time("at"),
 )
 
+# Open terminals; one that has ended has no row.
+terminals = Table(
+    "terminals",
+    metadata,
+    _id(),
+    _session(),
+    _user(nullable=True),
+    Column("title", String(1024), nullable=False),
+    Column("language", String(32), nullable=False),
+    Column("entry", String(1024)),
+    _time("created_at"),
+    Column(
+        "holder", String(64), nullable=False
+    ),  # the server process that has it, and when that last said so
+    _time("held_at"),
+)
+
 Index("ix_runs_session_created", runs.c.session_id, runs.c.created_at)

@@ -2,6 +2,7 @@
 
 from atelier.files.archive import ZIP_BODY, unpack
 from atelier.files.catalogue import Template, template, templates
+from atelier.files.changes import Changes
 from atelier.files.checkout import LeftOut
 from atelier.files.imports import Fetched, fetch_git
 from atelier.files.routes import router
@@ -13,6 +14,7 @@ from atelier.files.undos import keep as keep_undo
 __all__ = [
     "MAP",
     "ZIP_BODY",
+    "Changes",
     "Fetched",
     "FileEntry",
     "LeftOut",

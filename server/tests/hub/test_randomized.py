@@ -207,7 +207,7 @@ class Schedule:
             ) == len(found):
                 return states[0][what]
             assert time.monotonic() < end, [
-                (peer.name, state["synced"], state["unsynced"], state["closed"], len(state["text"]))
+                (peer.name, state["synced"], state["unsynced"], state["closed"], state[what], state["vector"])
                 for peer, state in zip(peers, states, strict=True)
             ]
             await asyncio.sleep(0.01)
