@@ -24,7 +24,10 @@ export const commands: readonly Command[] = [
   { id: "search", title: "Search in files", keys: "Mod+Shift+F", run: (shell) => shell.layout.showSide("search") },
   { id: "tree", title: "Show files", run: (shell) => shell.layout.showSide("files") },
   { id: "side", title: "Side bar on or off", keys: "Mod+B", run: (shell) => shell.layout.toggleSide(shell.layout.side.peek() ?? "files") },
-  { id: "output", title: "Output on or off", keys: "Ctrl+`", run: (shell) => shell.layout.showBottom(shell.layout.bottom.peek() === null ? "output" : null) },
+  { id: "output", title: "Output on or off", run: (shell) => shell.layout.showBottom(shell.layout.bottom.peek() === null ? "output" : null) },
+  { id: "terminal", title: "Terminal on or off", keys: "Ctrl+`", run: (shell) => shell.toggleTerminal() },
+  { id: "terminal-new", title: "New terminal", when: (shell) => shell.workspace.canRun.value, run: (shell) => (shell.layout.showBottom("terminal"), void shell.terminals.open()) },
+  { id: "terminal-run", title: "Run the file in a terminal", when: (shell) => shell.workspace.canRun.value && hasFile(shell), run: (shell) => void shell.runInTerminal() },
   { id: "people", title: "People on or off", run: (shell) => shell.layout.togglePeople() },
   { id: "new", title: "New file", when: canEdit, run: (shell) => begin(shell, "text") },
   { id: "folder", title: "New folder", when: canEdit, run: (shell) => begin(shell, "folder") },
@@ -63,11 +66,15 @@ const KEYS: readonly [string, (event: KeyboardEvent, mod: boolean) => boolean][]
   ["search", (event, mod) => mod && event.shiftKey && event.code === "KeyF"],
   ["run", (event, mod) => mod && event.key === "Enter"],
   ["side", (event, mod) => mod && !event.shiftKey && !event.altKey && event.code === "KeyB"],
-  ["output", (event) => event.ctrlKey && event.code === "Backquote"],
+  ["terminal", (event) => event.ctrlKey && event.code === "Backquote"],
   ["follow", (event, mod) => mod && event.altKey && event.code === "KeyF"],
   ["history", (event, mod) => mod && event.altKey && event.code === "KeyH"],
   ["rename", (event) => event.key === "F2"],
 ];
+
+const KEYS_OVER_TERMINALS: ReadonlySet<string> = new Set(["palette", "search", "terminal", "run", "follow", "history"]);
+
+const inTerminal = (event: KeyboardEvent): boolean => !event.metaKey && (event.target as Element | null)?.closest?.("[data-terminal]") != null;
 
 /** Listens for the keys of the whole page, before the editor does. */
 export function listenForKeys(shell: Shell, save: () => void): void {
@@ -75,13 +82,14 @@ export function listenForKeys(shell: Shell, save: () => void): void {
     "keydown",
     (event) => {
       const mod = event.ctrlKey || event.metaKey;
-      if (mod && !event.shiftKey && !event.altKey && event.code === "KeyS") {
+      if (mod && !event.shiftKey && !event.altKey && event.code === "KeyS" && !inTerminal(event)) {
         event.preventDefault();
         save();
         return;
       }
       const found = KEYS.find(([, fits]) => fits(event, mod));
       if (found === undefined) return;
+      if (inTerminal(event) && !KEYS_OVER_TERMINALS.has(found[0])) return; // Ctrl+P and the like are the shell's
       event.preventDefault();
       event.stopPropagation();
       runCommand(shell, found[0]);

@@ -7,6 +7,7 @@ import { Events, type SessionEvent } from "./events";
 import { importProgress } from "./imports";
 import { Layout } from "./layout";
 import { Runs } from "./runs";
+import { Terminals } from "./terminals";
 import { complain, notify } from "./toasts";
 import type { Boot, EditorHandle, FileNode, Role, Workspace } from "./types";
 import { openWorkspace } from "./workspace";
@@ -17,6 +18,7 @@ export class Shell {
   readonly workspace: Workspace;
   readonly layout: Layout;
   readonly runs: Runs;
+  readonly terminals: Terminals;
   readonly dialog = signal<Dialog>(null);
   readonly cursor = signal("1:1");
   /** The file whose name is being typed: a path to rename, or a new one in a folder. */
@@ -45,7 +47,15 @@ export class Shell {
       () => paths.value,
       () => this.layout.showBottom("output"),
     );
-    new Events(boot.session.id, (event) => this.receive(event), () => void this.runs.refresh());
+    this.terminals = new Terminals(boot.session.id);
+    new Events(
+      boot.session.id,
+      (event) => this.receive(event),
+      () => {
+        void this.runs.refresh();
+        void this.terminals.refresh();
+      },
+    );
     if (boot.first !== null && this.layout.panes.peek().every((pane) => pane.tabs.length === 0)) {
       this.layout.open(boot.first.document_id);
     }
@@ -98,6 +108,27 @@ export class Shell {
     if (!this.workspace.canRun.peek()) return;
     const active = this.active.peek();
     await this.runs.start(active?.kind === "text" ? active.path : null);
+  }
+
+  /** Shows the terminals, with a first one where there is none; or goes back to the text. */
+  toggleTerminal(): void {
+    if (this.layout.bottom.peek() === "terminal" && this.layout.view.peek() !== "files") {
+      this.layout.showBottom(null);
+      this.layout.view.value = "code";
+      this.focusEditor();
+    } else this.showTerminal();
+  }
+
+  showTerminal(): void {
+    this.layout.showBottom("terminal");
+    if (this.terminals.list.peek().length === 0 && this.workspace.canRun.peek()) void this.terminals.open();
+  }
+
+  /** Runs the open file in a terminal of its own: for programs that ask, draw or play. */
+  async runInTerminal(): Promise<void> {
+    const active = this.active.peek();
+    this.layout.showBottom("terminal");
+    if (active?.kind === "text") await this.terminals.open(active.path);
   }
 
   async stop(): Promise<void> {
@@ -167,7 +198,8 @@ export class Shell {
     const name = String(data["display_name"] ?? "Somebody");
     if (type.startsWith("run.")) {
       if (this.runs.receive(type, data)) this.layout.showBottom("output");
-    } else if (type === "member.joined" && !mine) notify(`${name} joined.`);
+    } else if (type.startsWith("terminal.")) this.terminals.receive(type, data);
+    else if (type === "member.joined" && !mine) notify(`${name} joined.`);
     else if (type === "member.role" && mine) notify(`Your role is ${String(data["role"])} now.`);
     else if (type === "import.progress" && mine) importProgress(data);
     else if (type === "access") {

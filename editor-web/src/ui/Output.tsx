@@ -6,6 +6,7 @@ import { type Chunk, ending, type Run } from "../model/runs";
 import type { Shell } from "../model/shell";
 import { places } from "../model/tracebacks";
 import { IconButton } from "./icons";
+import { Terminals } from "./Terminals";
 
 const MOST_LINES = 5_000;
 
@@ -17,15 +18,15 @@ export function Output({ shell }: { shell: Shell }) {
     <section class="bottom" aria-label="Output">
       <div class="bottom-head">
         <div role="tablist" aria-label="Bottom panel" class="tabs">
-          {(["output", "problems"] as const).map((name) => (
+          {(["output", "terminal", "problems"] as const).map((name) => (
             <div key={name} class="tab" role="presentation" data-active={layout.bottom.value === name}>
-              <button type="button" role="tab" aria-selected={layout.bottom.value === name} onClick={() => layout.showBottom(name)}>
-                {name === "output" ? "Output" : `Problems${problems === null ? "" : " (1)"}`}
+              <button type="button" role="tab" aria-selected={layout.bottom.value === name} onClick={() => (name === "terminal" ? shell.showTerminal() : layout.showBottom(name))}>
+                {name === "output" ? "Output" : name === "terminal" ? "Terminal" : `Problems${problems === null ? "" : " (1)"}`}
               </button>
             </div>
           ))}
         </div>
-        {runs.list.value.length > 1 && (
+        {layout.bottom.value === "output" && runs.list.value.length > 1 && (
           <select class="run-select" aria-label="Earlier runs" value={run?.id ?? ""} onChange={(event) => runs.show(event.currentTarget.value)}>
             {runs.list.value.map((item) => (
               <option key={item.id} value={item.id}>
@@ -36,7 +37,9 @@ export function Output({ shell }: { shell: Shell }) {
         )}
         <IconButton icon="close" label="Close the panel" class="desktop-only" onClick={() => layout.showBottom(null)} />
       </div>
-      {layout.bottom.value === "problems" ? <Problems shell={shell} /> : <Printed shell={shell} run={run} />}
+      {layout.bottom.value === "problems" && <Problems shell={shell} />}
+      {layout.bottom.value === "terminal" && <Terminals shell={shell} />}
+      {layout.bottom.value === "output" && <Printed shell={shell} run={run} />}
     </section>
   );
 }
