@@ -4,10 +4,14 @@ from atelier_runner.errors import LanguageUnknown, RunnerError, RunUnknown, Sand
 from atelier_runner.local import LocalBackend, open_local
 from atelier_runner.model import (
     Capabilities,
+    Changed,
+    Collect,
+    Collected,
     Control,
     Event,
     Exited,
     LanguageInfo,
+    LeftOut,
     Limits,
     Output,
     Reason,
@@ -18,11 +22,15 @@ from atelier_runner.model import (
 
 __all__ = [
     "Capabilities",
+    "Changed",
+    "Collect",
+    "Collected",
     "Control",
     "Event",
     "Exited",
     "LanguageInfo",
     "LanguageUnknown",
+    "LeftOut",
     "Limits",
     "LocalBackend",
     "Output",

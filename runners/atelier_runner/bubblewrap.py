@@ -23,6 +23,7 @@ INSTALL_HINT = "Install bubblewrap: apt-get install bubblewrap"
 UID = 1000
 WORK = "/work"
 AGENT = "/opt/atelier/agent.py"
+COLLECT = "/opt/atelier/collect.py"
 HOST_NAME = "atelier"
 SHM_BYTES = 16 * MIB
 

@@ -7,9 +7,10 @@ read, and a frame that makes no sense ends the run as lost.
 from __future__ import annotations
 
 import asyncio
+import json
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 HEADER: Final = struct.Struct(">IB")
 MAX_FRAME: Final = 1024 * 1024
@@ -18,7 +19,8 @@ CHUNK: Final = 256 * 1024
 # host to agent
 SPEC, FILE, MORE, GO, STDIN, STDIN_END, WINDOW, DELETE = b"SFMGICWD"
 # agent to host
-READY, BEGUN, STDOUT, STDERR, EXIT, FAILED = b"RBOEXP"
+READY, STDOUT, STDERR, EXIT, FAILED = b"ROEXP"
+CHANGED, ADDED, DELETED, LEFT_OUT = b"NADL"
 
 
 class BadFrame(Exception):
@@ -66,3 +68,12 @@ async def read(reader: asyncio.StreamReader) -> tuple[int, bytes] | None:
         return kind, await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
+
+
+def json_object(payload: bytes) -> dict[str, Any]:
+    """Read a frame's JSON object; anything else counts as empty, for it comes from inside the sandbox."""
+    try:
+        found = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -13,6 +13,10 @@ MIB = 1024 * 1024
 PATH_BYTES = 1024
 COMPONENT_BYTES = 255
 MOST_COLUMNS = 1000
+# What tools leave behind and nobody wants to have in their files: names of files and folders, or `*` and an ending.
+IGNORED = (
+    "__pycache__", "*.pyc", "node_modules", ".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints",
+)  # fmt: skip
 
 
 class Reason(StrEnum):
@@ -74,6 +78,22 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Collect:
+    """Which of the files that a program wrote come back; the others are left out, and that is said."""
+
+    files: int = 200
+    """New and changed files."""
+    file_bytes: int = 25 * MIB
+    total_bytes: int = 32 * MIB
+    """All of them together; the host holds as much at once."""
+    entries: int = 10_000
+    """Files and folders that are looked at."""
+    seconds: float = 10.0
+    """Until what has not come by then is given up."""
+    ignored: tuple[str, ...] = IGNORED
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One execution. `files` are laid out beneath the working folder; `entry` is one of them.
 
@@ -90,6 +110,8 @@ class Spec:
     """Given at once, then closed; None keeps stdin open for `write`."""
     env: Mapping[str, str] = field(default_factory=dict)
     terminal: Window | None = None
+    collect: Collect | None = None
+    """None: what the program writes goes with it."""
 
     def check(self) -> None:
         """Raise SpecInvalid for a path, an entry, an argument or a limit that cannot be honoured."""
@@ -153,6 +175,38 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """A file that the program made, changed or deleted, as it is at the end."""
+
+    seq: int
+    path: str
+    data: bytes | None
+    """None: it was laid out and is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Something that does not come back."""
+
+    path: str
+    code: str
+    """link, hard_link, special (a FIFO, a socket, a device), name (not UTF-8, or too long), unreadable, too_large,
+    too_many, too_much (all together), too_deep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How far the files came."""
+
+    complete: bool
+    """False: it was given up in between; what came before is whole."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The first of them."""
+    count: int = 0
+    """How many were left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     seq: int
     reason: Reason
@@ -162,9 +216,11 @@ class Exited:
     cpu_seconds: float
     peak_memory_bytes: int
     detail: str = ""
+    collected: Collected | None = None
+    """None: nothing was asked for, or the sandbox was gone before its files could be looked at."""
 
 
-Event = Started | Output | Exited
+Event = Started | Output | Changed | Exited
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 Overflow policy: the writer waits, so the agent stops reading and the program blocks on its output. Once the run is
 being ended the writer no longer waits: what is above the bound is dropped, since the program is dead or about to be.
+Files come after all output, and for them the writer waits even then, until nobody is to read them any more.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
-from atelier_runner.model import Event, Exited, Output, Started
+from atelier_runner.model import Changed, Event, Exited, Output, Started
 
 BOUND = 256 * 1024
 """Bytes waiting to be read."""
@@ -30,11 +32,13 @@ class Outbox:
         self._last: dict[str, bytearray] = {}
         """The newest waiting piece of each stream."""
         self._size = 0
+        self._files: deque[tuple[str, bytes | None]] = deque()
         self._exited: Exited | None = None
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
         self._writable.set()
         self._open = True
+        self._wanted = True
 
     def started(self, version: str) -> None:
         """Queue the first event."""
@@ -57,6 +61,22 @@ class Outbox:
             self._waiting.append((stream, piece))
         self._size += len(data)
         self._readable.set()
+
+    async def changed(self, path: str, data: bytes | None) -> bool:
+        """Queue a file; waits while the queue is full. False: `no_more_files` was said, and it is dropped."""
+        while self._wanted and self._size >= BOUND:
+            self._writable.clear()
+            await self._writable.wait()
+        if self._wanted:
+            self._files.append((path, data))
+            self._size += len(data or b"")
+            self._readable.set()
+        return self._wanted
+
+    def no_more_files(self) -> None:
+        """Let the writer through: nobody waits for files any more."""
+        self._wanted = False
+        self._writable.set()
 
     def stop_waiting(self) -> None:
         """Let the writer through from now on: the run is being ended."""
@@ -86,19 +106,14 @@ class Outbox:
                 self._writable.set()
                 seq += 1
                 yield Output(seq, stream, bytes(data))
-            if self._exited is not None and not self._waiting:
+            while self._files and not self._waiting:
+                path, content = self._files.popleft()
+                self._size -= len(content or b"")
+                self._writable.set()
                 seq += 1
-                last = self._exited
-                yield Exited(
-                    seq,
-                    last.reason,
-                    last.code,
-                    last.signal,
-                    last.wall_seconds,
-                    last.cpu_seconds,
-                    last.peak_memory_bytes,
-                    last.detail,
-                )
+                yield Changed(seq, path, content)
+            if self._exited is not None and not self._waiting and not self._files:
+                yield replace(self._exited, seq=seq + 1)
                 return
-            if not self._waiting and self._version is None:
+            if not self._waiting and not self._files and self._version is None:
                 self._readable.clear()

@@ -4,6 +4,10 @@ Three things happen at once: `_pump` reads what the agent sends, `_watch` holds 
 does) against the limits, and a timer holds the wall time. Whichever first decides that the run is over says why
 (`stop`) and kills the sandbox; `_pump` then meets the end of the stream, and `_result` turns what is known into one
 reason. Limits never depend on the agent, which sits inside with the program.
+
+Where files are wanted back, a limit on time or output first asks the agent to kill the program and gives it a tenth of
+a second; after that everything is killed as before, and nothing is collected. From the moment the agent says how the
+program ended only the collection's own bounds count.
 """
 
 from __future__ import annotations
@@ -15,10 +19,12 @@ import math
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 from atelier_runner import frames
 from atelier_runner.bubblewrap import ENVIRONMENT, TERMINAL
+from atelier_runner.collection import Collection
 from atelier_runner.languages import Language
 from atelier_runner.model import MIB, Event, Exited, Reason, Spec, Window, check_files
 from atelier_runner.outbox import Outbox
@@ -27,6 +33,8 @@ from atelier_runner.sandbox import Sandbox
 
 OPEN_FILES = 256
 CPUS = os.cpu_count() or 1
+END_SECONDS = 0.1  # a limit's tree is dead by then, collected or not
+SOFT = (Reason.WALL_TIME, Reason.CPU_TIME, Reason.OUTPUT)
 
 
 class Run:
@@ -47,6 +55,7 @@ class Run:
         self._peak = 0
         self._tree_cpu = 0.0
         self._wall = 0.0
+        self._collection: Collection | None = None
 
     @property
     def ended(self) -> bool:
@@ -59,9 +68,22 @@ class Run:
 
     def stop(self, reason: Reason) -> None:
         """End the whole process tree, for this reason unless there was one before."""
-        if self._cause is None and not self._ended:
-            self._cause = reason
-            self._outbox.stop_waiting()
+        if reason not in SOFT:
+            self._outbox.no_more_files()
+            if self._collection is not None and not self._ended:
+                self._sandbox.kill()
+        if self._cause is not None or self._ended or self._agent_said is not None:
+            return
+        self._cause = reason
+        self._outbox.stop_waiting()
+        if self._spec.collect is not None and reason in SOFT:
+            self._sandbox.end_program()
+            asyncio.get_running_loop().call_later(END_SECONDS, self._kill_late)
+        else:
+            self._sandbox.kill()
+
+    def _kill_late(self) -> None:
+        if self._agent_said is None and not self._ended:
             self._sandbox.kill()
 
     async def write(self, data: bytes, *, close: bool) -> None:
@@ -108,6 +130,7 @@ class Run:
         began = loop.time()
         timer = loop.call_later(limits.wall_seconds, self.stop, Reason.WALL_TIME)
         helpers: list[asyncio.Task[None]] = []
+        result: Exited | None = None
         try:
             try:
                 self._sandbox.limit(limits)
@@ -119,19 +142,36 @@ class Run:
                 asyncio.create_task(self._watch(), name="run-watch"),
             ]
             await self._pump()
+            self._wall = loop.time() - began
+            timer.cancel()
+            result = self._result()
+            if self._agent_said is not None and self._agent_said.get("built") is not False:
+                await self._collect()
         except (OSError, frames.BadFrame) as error:
             self._lost = str(error)
         finally:
-            self._wall = loop.time() - began
+            self._wall = self._wall or loop.time() - began
             self._sandbox.kill()  # the program may have left others behind
             timer.cancel()
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
             self._begun.set()
-            result = self._result()
+            if result is None:
+                result = self._result()
+            if self._collection is not None:
+                result = replace(result, collected=self._collection.summary)
             self._ended = True
             self._outbox.exited(result)
+
+    async def _collect(self) -> None:
+        """Take in the files that the program wrote; whatever goes wrong ends only this."""
+        if (wanted := self._spec.collect) is None:
+            return
+        self._collection = Collection(self._spec, wanted, self._outbox.changed)
+        with contextlib.suppress(TimeoutError, OSError, frames.BadFrame):
+            async with asyncio.timeout(wanted.seconds):
+                await self._collection.take(self._sandbox.reader)
 
     async def _send(self) -> None:
         """Send spec, files and GO, then the stdin that was given."""
@@ -145,6 +185,7 @@ class Run:
             "fork": spec.entry if language.fork and window is None else None,
             "terminal": None if window is None else [window.columns, window.rows],
             "tty": "",
+            "collect": None if spec.collect is None else asdict(spec.collect),
             # The next whole second: the host counts exactly and for all processes together, this one is the backstop.
             "cpu": math.ceil(spec.limits.cpu_seconds) + 1,
             "rlimits": {
@@ -181,10 +222,10 @@ class Run:
                     await self._outbox.output(stream, payload[:left])
                 left = max(0, left - len(payload))
             elif kind == frames.EXIT:
-                self._agent_said = _object(payload)
+                self._agent_said = frames.json_object(payload)
                 return
             elif kind == frames.FAILED:
-                self._failure = _object(payload)
+                self._failure = frames.json_object(payload)
                 return
             else:
                 raise frames.BadFrame(f"the sandbox sent a frame of kind {kind}")
@@ -263,15 +304,6 @@ class Run:
         if self._agent_said.get("built") is False:
             return Reason.EXITED, "It could not be compiled."
         return (Reason.EXITED if number is None else Reason.SIGNALLED), ""
-
-
-def _object(payload: bytes) -> dict[str, Any]:
-    """Read a frame's JSON object; anything else counts as empty, for it comes from inside the sandbox."""
-    try:
-        found = json.loads(payload)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _number(value: object) -> int | None:

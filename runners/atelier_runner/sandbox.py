@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from atelier_runner import bubblewrap, frames
-from atelier_runner.agent import SOURCE
+from atelier_runner.agent import COLLECT, SOURCE
 from atelier_runner.cgroups import Group, Groups
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.languages import Tool
@@ -113,6 +113,11 @@ class Sandbox:
             self.limits = wanted
         self.group.begin()
 
+    def end_program(self) -> None:
+        """Ask the agent to kill the program, so that it can still send the files; it may not get to it."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._born.pidfd, signal.SIGTERM)
+
     def kill(self) -> None:
         """Kill everything inside, now."""
         with contextlib.suppress(ProcessLookupError):
@@ -136,6 +141,7 @@ class Launcher:
         self._count = 0
         self._dropping: set[asyncio.Task[None]] = set()
         self._agent = agent or SOURCE.read_bytes()
+        self._collect = COLLECT.read_bytes()
 
     async def __aenter__(self) -> Launcher:
         return self
@@ -250,6 +256,7 @@ class Launcher:
     ) -> subprocess.Popen[bytes]:
         contents = {
             bubblewrap.AGENT: self._agent,
+            bubblewrap.COLLECT: self._collect,
             **{path: text.encode() for path, text in bubblewrap.ETC.items()},
         }
         if self.setup.seccomp is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atelier_runner import Exited, LocalBackend, Output, Spec
+from atelier_runner import Changed, Exited, LocalBackend, Output, Spec
 
 
 async def finished(backend: LocalBackend, spec: Spec) -> tuple[bytes, bytes, Exited]:
@@ -13,4 +13,16 @@ async def finished(backend: LocalBackend, spec: Spec) -> tuple[bytes, bytes, Exi
             streams[event.stream] += event.data
         elif isinstance(event, Exited):
             return bytes(streams["stdout"]), bytes(streams["stderr"]), event
+    raise AssertionError("no result")
+
+
+async def collected(backend: LocalBackend, spec: Spec) -> tuple[dict[str, bytes | None], Exited]:
+    """Return the files that came back, None for one that is gone, and the result."""
+    files: dict[str, bytes | None] = {}
+    async for event in backend.events(await backend.start(spec)):
+        if isinstance(event, Changed):
+            assert event.path not in files
+            files[event.path] = event.data
+        elif isinstance(event, Exited):
+            return files, event
     raise AssertionError("no result")

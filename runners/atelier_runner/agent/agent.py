@@ -6,6 +6,8 @@ It serves exactly one program. While it waits it has forked already: the child i
 its pages its own. `receive` reads spec and files until GO, then the child is told the spec and becomes the program (by
 exec, or for Python by going on in this very interpreter: `become_python`); the parent `Carrier` carries until it ends.
 The agent is inside the wall: nothing it says is trusted, and no limit depends on it alone.
+When the host wants the program's files back, the agent ends whatever still runs, says how the program ended and then
+sends what it wrote (`collect.py`); a SIGTERM from the host ends the program first.
 
 Standard library only, Python 3.9 or later, no import beyond what a fork of it may cost.
 """
@@ -29,6 +31,8 @@ import signal
 import struct
 import types
 
+import collect  # type: ignore[import-not-found]
+
 HEADER = struct.Struct(">IB")
 CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
@@ -49,15 +53,20 @@ def send(kind: bytes, payload: bytes = b"") -> None:
         data = data[os.write(1, data) :]
 
 
-def finish(kind: bytes, found: dict) -> None:
-    """Send the last frame and wait for the end, which the host brings.
+def stay() -> None:
+    """Wait for the end, which the host brings, once the last frame has been sent.
 
     Exiting instead would reset the stream while input lies unread in it, and a reset can overtake what was sent.
     """
-    send(kind, json.dumps(found).encode())
     while os.read(0, CHUNK):
         pass
     os._exit(0)
+
+
+def fail(kind: str, detail: str) -> None:
+    """Say why the program could not start."""
+    send(b"P", json.dumps({"kind": kind, "detail": detail}).encode())
+    stay()
 
 
 def read_exactly(count: int) -> bytes:
@@ -71,9 +80,11 @@ def read_exactly(count: int) -> bytes:
     return b"".join(parts)
 
 
-def receive() -> bytes:
-    """Take the spec, lay out the files; returns the spec's JSON at GO."""
+def receive() -> tuple[bytes, collect.Laid]:
+    """Take the spec, lay out the files; returns the spec's JSON and what was laid out, at GO."""
     spec = b""
+    laid = collect.Laid()
+    wanted = False
     handle = -1
     folders = {""}
     while True:
@@ -81,18 +92,25 @@ def receive() -> bytes:
         payload = read_exactly(length)
         if kind == ord("S"):
             spec = payload
+            wanted = json.loads(spec)["collect"] is not None
         elif kind == ord("F"):
             if handle >= 0:
                 os.close(handle)
             size = struct.unpack_from(">H", payload)[0]
-            handle = create(payload[2 : 2 + size].decode(), folders)
-            write_all(handle, payload[2 + size :])
+            path, data = payload[2 : 2 + size].decode(), payload[2 + size :]
+            handle = create(path, folders)
+            write_all(handle, data)
+            if wanted:
+                laid.begin(path, data)
         elif kind == ord("M"):
             write_all(handle, payload)
+            if wanted:
+                laid.add(payload)
         elif kind == ord("G"):
             if handle >= 0:
                 os.close(handle)
-            return spec
+            laid.end()
+            return spec, laid
 
 
 def create(path: str, folders: set[str]) -> int:
@@ -306,8 +324,8 @@ class Carrier:
         self.closing = False
         self.status: int | None = None
 
-    def run(self) -> None:
-        """Carry until the program has ended and what it printed has been sent."""
+    def run(self, *, alone: bool) -> None:
+        """Carry until the program has ended and what it printed has been sent; `alone`: and nothing else runs."""
         while self.status is None:
             poller = select.poll()
             for handle in (*self.outputs, self.wakeup):
@@ -330,6 +348,8 @@ class Carrier:
                     self.host()
                 elif handle == self.stdin and event & ~select.POLLOUT:
                     self.feed()  # the program closed it
+        if alone:
+            end_everybody()
         for handle in list(self.outputs):
             os.set_blocking(handle, False)
             while self.output(handle):
@@ -429,6 +449,24 @@ class Carrier:
                 self.status = status
 
 
+def kill_everybody(*_: object) -> None:
+    """Kill all processes but this one, in one step: none can fork away from it."""
+    try:
+        os.kill(-1, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def end_everybody() -> None:
+    """Kill all processes but this one and wait until each is gone: they are its children, or become so."""
+    kill_everybody()
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
 def marked(marks: int) -> bool:
     """Say whether the child has said something."""
     try:
@@ -478,22 +516,30 @@ def main() -> None:
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     send(b"R", json.dumps({"protocol": 1, "python": sys.version.split()[0]}).encode())
     try:
-        spec = json.loads(receive())
+        spec_json, laid = receive()
+        spec = json.loads(spec_json)
         lower_limits(spec)
         if spec["terminal"]:
             stdin, spec["tty"] = open_terminal(spec["terminal"])
             outputs = {stdin: b"O"}
     except OSError as error:
         kind = "disk" if error.errno in (errno.ENOSPC, errno.EFBIG) else "layout"
-        finish(b"P", {"kind": kind, "detail": str(error)})
+        fail(kind, str(error))
     except ValueError as error:
-        finish(b"P", {"kind": "layout", "detail": str(error)})
+        fail("layout", str(error))
+    wanted = spec["collect"]
+    if wanted is not None:
+        signal.signal(signal.SIGTERM, kill_everybody)
     write_all(specs_write, json.dumps(spec).encode())
     os.close(specs_write)
     carrier = Carrier(pid, stdin, outputs, wakeup)
-    carrier.run()
+    carrier.run(alone=wanted is not None)
     assert carrier.status is not None
-    finish(b"X", {**outcome(carrier.status), "built": not marked(marks)})
+    said = {**outcome(carrier.status), "built": not marked(marks)}
+    send(b"X", json.dumps(said).encode())
+    if wanted is not None:
+        collect.collect(WORK, wanted, laid, send)
+    stay()
 
 
 if __name__ == "__main__":
