@@ -18,7 +18,7 @@ from atelier.documents.crdt import (
     text_in,
     validate,
 )
-from atelier.documents.edits import Change, Patch, Span, read_map, spans_between
+from atelier.documents.edits import Change, Patch, Span, merged_spans, read_map, spans_between
 from atelier.documents.lib0 import sized, uint
 from atelier.documents.past import NOBODY, let_go
 from atelier.documents.recover import examine, rebuilt
@@ -27,6 +27,7 @@ from atelier.documents.service import (
     change_map,
     change_text,
     map_of,
+    map_update,
     set_text,
     text_of,
     whole,
@@ -65,7 +66,9 @@ __all__ = [
     "is_valid",
     "let_go",
     "map_of",
+    "map_update",
     "merged",
+    "merged_spans",
     "poison",
     "ranges",
     "read_map",

@@ -16,6 +16,7 @@ from pycrdt import Doc, Map, Text, TransactionEvent, UndoManager
 from atelier.documents.crdt import TEXT, apply
 
 _MOST_LINES = 4_000  # beyond this, a line diff costs more than sending the changed middle
+_MOST_COMPARED = 1_000_000  # pairs of characters; beyond it a changed part counts as changed as a whole
 _SIMPLE = (str, int, float, bool, NoneType)
 Span = tuple[int, int, str]
 """Start and end (in characters of the old text) and what comes there instead."""
@@ -120,6 +121,59 @@ def spans_between(old: str, new: str) -> list[Span]:
         if tag != "equal":
             spans.append(_trimmed(starts[a], old[starts[a] : starts[b]], "".join(last[c:d])))
     return spans
+
+
+def merged_spans(base: str, wrote: str, now: str) -> list[Span]:
+    """Return the spans that make of `now` what was made of `base` when it became `wrote`.
+
+    What `now` has and `base` had not is never deleted, as when both had typed at the same time. Where both inserted at
+    one place, what `wrote` has comes first.
+    """
+    if wrote == now:
+        return []
+    kept = _kept(base, now)
+    spans: list[Span] = []
+    for start, end, new in spans_between(base, wrote):
+        gone = [
+            (at + max(start, first) - first, at + min(end, last) - first)
+            for first, last, at in kept
+            if max(start, first) < min(end, last)
+        ]
+        place = _place(kept, start)
+        if gone and gone[0][0] == place:
+            place, to = gone.pop(0)
+            spans.append((place, to, new))
+        elif new:
+            spans.append((place, place, new))
+        spans.extend((first, last, "") for first, last in gone)
+    return spans
+
+
+def _kept(base: str, now: str) -> list[tuple[int, int, int]]:
+    """Return which parts of `base` are in `now`: start, end, and where it begins there."""
+    kept: list[tuple[int, int, int]] = []
+    at = shift = 0
+    for start, end, new in spans_between(base, now):
+        kept.append((at, start, at + shift))
+        old = base[start:end]
+        if 0 < len(old) * len(new) <= _MOST_COMPARED:
+            matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+            for first, other, size in matcher.get_matching_blocks():
+                kept.append((start + first, start + first + size, start + shift + other))
+        at = end
+        shift += len(new) - len(old)
+    kept.append((at, len(base), at + shift))
+    return [part for part in kept if part[0] < part[1]]
+
+
+def _place(kept: Sequence[tuple[int, int, int]], start: int) -> int:
+    """Return where a place of `base` is now: right after what stood before it."""
+    place = 0
+    for first, last, at in kept:
+        if first >= start:
+            break
+        place = at + min(start, last) - first
+    return place
 
 
 def _trimmed(offset: int, old: str, new: str) -> Span:

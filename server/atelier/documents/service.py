@@ -54,6 +54,15 @@ async def change_map(
     return await _append(log, document, author, change)
 
 
+async def map_update(
+    log: Log, document: str, name: str, decide: Callable[[dict[str, dict[str, Any]]], Patch]
+) -> bytes | None:
+    """Return the update that `change_map` would append, for later."""
+    update, _ = await whole(log, document)
+    change = await asyncio.to_thread(edits.change_map, update, name, decide)
+    return None if change is None else change.update
+
+
 async def apply_update(log: Log, document: str, author: str, update: bytes) -> None:
     """Append an update that came from elsewhere, once it has been checked.
 

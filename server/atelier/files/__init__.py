@@ -6,10 +6,20 @@ from atelier.files.changes import Changes
 from atelier.files.checkout import LeftOut
 from atelier.files.imports import Fetched, fetch_git
 from atelier.files.routes import router
-from atelier.files.service import FileEntry, first_text, list_files, media_type_of, read_all, seed
+from atelier.files.service import (
+    FileEntry,
+    Given,
+    first_text,
+    list_files,
+    media_type_of,
+    read_all,
+    read_given,
+    seed,
+)
 from atelier.files.store import MAP, Tree, allowed, change_tree, read_tree, tree_of, turn
 from atelier.files.tree import Node
 from atelier.files.undos import keep as keep_undo
+from atelier.files.written import Written, write_back
 
 __all__ = [
     "MAP",
@@ -17,10 +27,12 @@ __all__ = [
     "Changes",
     "Fetched",
     "FileEntry",
+    "Given",
     "LeftOut",
     "Node",
     "Template",
     "Tree",
+    "Written",
     "allowed",
     "change_tree",
     "fetch_git",
@@ -29,6 +41,7 @@ __all__ = [
     "list_files",
     "media_type_of",
     "read_all",
+    "read_given",
     "read_tree",
     "router",
     "seed",
@@ -37,4 +50,5 @@ __all__ = [
     "tree_of",
     "turn",
     "unpack",
+    "write_back",
 ]

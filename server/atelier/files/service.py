@@ -89,15 +89,30 @@ async def first_text(
     return {"document_id": chosen.id, "path": chosen.path, "text": text if len(text) <= most else ""}
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A session's files at one moment: what is in each, and which file it is, by path."""
+
+    content: dict[str, bytes]
+    nodes: dict[str, Node]
+
+
 async def read_all(services: Services, session_id: str) -> dict[str, bytes]:
-    """Return every file's content by path, as a run or a copy needs it.
+    """Return every file's content by path, as a copy needs it. Raises as `read_given`."""
+    return (await read_given(services, session_id)).content
+
+
+async def read_given(services: Services, session_id: str) -> Given:
+    """Return every file as a run is given it.
 
     Raises:
         TooLarge: `session_too_large`.
     """
     found: dict[str, bytes] = {}
+    nodes: dict[str, Node] = {}
     size = 0
     for node in (await read_tree(services, session_id)).nodes:
+        nodes[node.path] = node
         if node.kind == "text":
             found[node.path] = (await read_text(services, session_id, node)).encode()
         elif node.kind == "blob" and node.blob:
@@ -105,7 +120,7 @@ async def read_all(services: Services, session_id: str) -> dict[str, bytes]:
         size += len(found.get(node.path, b""))
         if size > services.limits.session_bytes:
             raise _session_too_large(services.limits)
-    return found
+    return Given(found, nodes)
 
 
 async def write_file(

@@ -8,10 +8,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from atelier.sandbox.base import (
     Capabilities,
+    Changed,
+    Collect,
+    Collected,
     Control,
     Event,
     Exited,
     Language,
+    LeftOut,
     Output,
     Reason,
     RunLimits,
@@ -25,10 +29,14 @@ from atelier_runner import Limits, open_local
 
 __all__ = [
     "Capabilities",
+    "Changed",
+    "Collect",
+    "Collected",
     "Control",
     "Event",
     "Exited",
     "Language",
+    "LeftOut",
     "Output",
     "Reason",
     "RunLimits",

@@ -1,7 +1,9 @@
 """The sandbox: runs one untrusted program and streams what it prints. A client of the runner service.
 
 It does not promise a queue, permissions or history: those are the `runs` feature's. Events of one run are numbered
-from 1; the last one is `exited`, exactly once, whatever happens.
+from 1; the last one is `exited`, exactly once, whatever happens. Where a spec has `collect`, the files that the program
+made, changed or deleted come as `Changed` after all output and before `exited`: whole, each path once, checked like
+those that are given, within the bounds that were asked for. They are held in memory, so they should be taken at once.
 """
 
 from __future__ import annotations
@@ -45,6 +47,15 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Collect:
+    """How much of what a program writes comes back; what is beyond it is left out, and that is said."""
+
+    files: int
+    file_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """One execution. `files` are laid out beneath the working folder; `entry` is one of them.
 
@@ -61,6 +72,8 @@ class RunSpec:
     """Bytes given at once and closed, or None: stdin stays open for `write`."""
     env: Mapping[str, str] = field(default_factory=dict)
     terminal: Window | None = None
+    collect: Collect | None = None
+    """None: what the program writes goes with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,35 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """A file as it is at the end."""
+
+    seq: int
+    path: str
+    data: bytes | None
+    """None: it was given and is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    path: str
+    code: str
+    """link, hard_link, special, name, unreadable, too_large, too_many, too_much, too_deep."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """How far the files came."""
+
+    complete: bool
+    """False: it was given up in between; what came before is whole."""
+    left_out: tuple[LeftOut, ...] = ()
+    """The first of them."""
+    count: int = 0
+    """How many were left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     seq: int
     reason: Reason
@@ -88,9 +130,11 @@ class Exited:
     cpu_seconds: float
     peak_memory_bytes: int
     detail: str = ""
+    collected: Collected | None = None
+    """None: nothing was asked for, or nothing could be collected: cancelled, out of memory, not compiled, lost."""
 
 
-Event = Started | Output | Exited
+Event = Started | Output | Changed | Exited
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,13 @@ import atelier_runner as runner
 from atelier.errors import Invalid, NotFound, Unavailable
 from atelier.sandbox.base import (
     Capabilities,
+    Changed,
+    Collected,
     Control,
     Event,
     Exited,
     Language,
+    LeftOut,
     Output,
     Reason,
     RunSpec,
@@ -51,6 +54,7 @@ class EmbeddedSandbox:
                     stdin=spec.stdin,
                     env=spec.env,
                     terminal=_window(spec.terminal),
+                    collect=None if spec.collect is None else runner.Collect(**asdict(spec.collect)),
                 )
             )
 
@@ -90,6 +94,8 @@ def _event(event: runner.Event) -> Event:
             return Started(seq, version)
         case runner.Output(seq, stream, data):
             return Output(seq, stream, data)
+        case runner.Changed(seq, path, content):
+            return Changed(seq, path, content)
         case runner.Exited():
             return Exited(
                 event.seq,
@@ -100,7 +106,13 @@ def _event(event: runner.Event) -> Event:
                 event.cpu_seconds,
                 event.peak_memory_bytes,
                 event.detail,
+                None if event.collected is None else _collected(event.collected),
             )
+
+
+def _collected(found: runner.Collected) -> Collected:
+    left_out = tuple(LeftOut(item.path, item.code) for item in found.left_out)
+    return Collected(found.complete, left_out, found.count)
 
 
 @contextmanager

@@ -10,8 +10,12 @@ import pytest_asyncio
 
 from atelier.errors import AtelierError
 from atelier.sandbox import (
+    Changed,
+    Collect,
+    Collected,
     Event,
     Exited,
+    LeftOut,
     Output,
     Reason,
     RunLimits,
@@ -82,6 +86,35 @@ async def test_cancel_ends_all_of_its_processes(sandbox: Sandbox) -> None:
     assert isinstance(last, Exited)
     assert last.reason is Reason.CANCELLED
     await sandbox.cancel(run)
+
+
+async def test_files_come_back_whole_after_the_output_and_within_their_bounds(sandbox: Sandbox) -> None:
+    program = """
+import os
+open('big', 'wb').write(bytes(300_000)); open('pkg/mod.py', 'a').write('# more')
+os.remove('gone'); os.symlink('/etc/passwd', 'link'); open('larger', 'wb').write(bytes(500_000))
+print('written')
+"""
+    files = {"main.py": program.encode(), "pkg/mod.py": b"x = 1", "gone": b"", "same": b"s"}
+    run = RunSpec("python", "main.py", files, LIMITS, stdin=b"", collect=Collect(10, 400_000, 1_000_000))
+    events = await play(sandbox, run)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    others = [type(event) for event in events if not isinstance(event, Output)]
+    assert others == [Started, Changed, Changed, Changed, Exited]
+    assert not any(isinstance(event, Output) for event in events[-4:])
+    changed = {event.path: event.data for event in events if isinstance(event, Changed)}
+    assert changed == {"big": bytes(300_000), "pkg/mod.py": b"x = 1# more", "gone": None}
+    last = events[-1]
+    assert isinstance(last, Exited)
+    left_out = (LeftOut("larger", "too_large"), LeftOut("link", "link"))
+    assert last.collected == Collected(complete=True, left_out=left_out, count=2)
+
+
+async def test_no_files_come_back_that_nobody_asked_for(sandbox: Sandbox) -> None:
+    events = await play(sandbox, spec("open('new', 'w').write('x')"))
+    assert [type(event) for event in events] == [Started, Exited]
+    assert isinstance(events[-1], Exited)
+    assert events[-1].collected is None
 
 
 async def test_runs_side_by_side_see_nothing_of_each_other(sandbox: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from atelier.documents import (
     compact_if_long,
     fold,
     map_of,
+    merged_spans,
     set_text,
     size_of,
     spans_between,
@@ -218,3 +220,41 @@ async def test_a_long_tail_is_compacted_and_reads_the_same(log: Log) -> None:
     assert 0 < size_of(stored) < sum(map(len, updates))
     assert await text_of(log, KEY) == before
     assert (await whole(log, KEY))[1] == stored.snapshot.position
+
+
+def spliced(text: str, spans: list[tuple[int, int, str]]) -> str:
+    assert all(a[1] <= b[0] for a, b in pairwise(spans)), "in order, and none over another"
+    for start, end, new in reversed(spans):
+        text = text[:start] + new + text[end:]
+    return text
+
+
+@pytest.mark.parametrize(
+    ("base", "wrote", "now", "expected"),
+    [
+        ("a = 1\nb = 2\n", "a = 1\nb = 3\n", "# new\na = 1\nb = 2\n", "# new\na = 1\nb = 3\n"),
+        ("count = 1\n", "count = 2\n", "  count = 1 # a\n", "  count = 2 # a\n"),
+        ("log\n", "log\nrow\n", "log\ntyped", "log\nrow\ntyped"),
+        ("one\ntwo\nthree\n", "", "one\ntwo and more\nthree\n", " and more"),
+        ("one\ntwo\n", "one\n2\n", "one\n", "one\n2"),
+        ("same", "other", "other", "other"),
+        ("", "made", "typed", "madetyped"),
+    ],
+)
+def test_what_was_written_is_merged_with_what_was_typed(
+    base: str, wrote: str, now: str, expected: str
+) -> None:
+    assert spliced(now, merged_spans(base, wrote, now)) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS, TEXTS, TEXTS)
+def test_a_merge_is_exact_alone_and_loses_nothing_that_was_typed(base: str, wrote: str, now: str) -> None:
+    assert spliced(base, merged_spans(base, wrote, base)) == wrote
+    assert merged_spans(base, base, now) == []
+    assert spliced(now, merged_spans(now, now + wrote, now)) == now + wrote
+    # What somebody typed in between, in characters that are nowhere else, is all there, in its order.
+    typed = "".join(f"{character}\u2603" for character in base) + "\u2603"
+    merged = spliced(typed, merged_spans(base, wrote, typed))
+    assert merged.count("\u2603") == len(base) + 1
+    assert spliced(typed.replace("\u2603", ""), merged_spans(base, wrote, base)) == wrote
