@@ -16,12 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from atelier_runner import Limits, LocalBackend, Output, Spec, open_local
+from atelier_runner import Backend, Limits, Output, Spec, open_local
 
 PROGRAM = b"print(1)\n"
 
 
-async def sandboxed(backend: LocalBackend, limits: Limits) -> float:
+async def sandboxed(backend: Backend, limits: Limits) -> float:
     """Return the milliseconds from `start` to the first output of one run."""
     began = time.perf_counter()
     first = 0.0

@@ -1,7 +1,8 @@
 """Runs untrusted programs in sandboxes and streams what they print. `open_local` is the way in."""
 
+from atelier_runner.backend import Backend
 from atelier_runner.errors import LanguageUnknown, RunnerError, RunUnknown, SandboxUnavailable, SpecInvalid
-from atelier_runner.local import LocalBackend, open_local
+from atelier_runner.local import open_local
 from atelier_runner.model import (
     Capabilities,
     Changed,
@@ -21,6 +22,7 @@ from atelier_runner.model import (
 )
 
 __all__ = [
+    "Backend",
     "Capabilities",
     "Changed",
     "Collect",
@@ -32,7 +34,6 @@ __all__ = [
     "LanguageUnknown",
     "LeftOut",
     "Limits",
-    "LocalBackend",
     "Output",
     "Reason",
     "RunUnknown",

@@ -11,9 +11,9 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from atelier_runner.carrier import Means
 from atelier_runner.errors import RunnerError
 from atelier_runner.model import MIB, Control, Exited, Limits, Reason, Spec
-from atelier_runner.sandbox import Setup
 
 Try = Callable[[Spec], Awaitable[tuple[bytes, Exited]]]
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")
@@ -42,7 +42,7 @@ try:
     found["calls"]["netlink"] = True
 except OSError:
     found["calls"]["netlink"] = False
-found["visible"] = [path for path in ("/etc/shadow", "/root", "/home", "/var", "/sys", "/boot") if os.path.exists(path)]
+found["there"] = [path for path in ("/etc/shadow", "/root", "/home", "/var", "/sys", "/boot") if os.path.exists(path)]
 found["writable"] = [path for path in ("/", "/usr", "/etc", "/dev", "/opt") if os.access(path, os.W_OK)]
 children = []
 try:
@@ -72,7 +72,7 @@ print(json.dumps(found))
 """ % (NAMESPACES,)  # noqa: UP031 - it is a program full of braces
 
 
-async def examine(attempt: Try, setup: Setup) -> tuple[tuple[Control, ...], str | None]:
+async def examine(attempt: Try, means_of: Callable[[], Means]) -> tuple[tuple[Control, ...], str | None]:
     """Try every control; returns them, and why nothing can run when nothing can."""
     try:
         printed, result = await attempt(_spec(LOOK, Limits(wall_seconds=20, processes=PROCESSES)))
@@ -88,9 +88,17 @@ async def examine(attempt: Try, setup: Setup) -> tuple[tuple[Control, ...], str 
         kept, output = await attempt(_spec("print('x' * 5000)", Limits(wall_seconds=20, output_bytes=1000)))
     except RunnerError as error:
         return (), f"{error.detail} {error.hint}".strip()
+    means = means_of()
     return (
-        _namespaces(found), _files(found), _network(found), _calls(found, setup), _identity(found, setup),
-        _memory(memory, setup), _processes(found, setup), _cpu(cpu, setup), _disk(found),
+        _namespaces(found, means), _files(found, means), _network(found), _calls(found, means),
+        _held("identity", found["uid"] != 0, means.identity, means),
+        _held("memory", memory.reason == Reason.MEMORY, means.memory, means),
+        _held(
+            "processes", found["processes"] <= PROCESSES,
+            f"{found['processes']} of {PROCESSES} started; {means.processes}", means,
+        ),
+        _held("cpu time", cpu.reason == Reason.CPU_TIME, means.cpu, means),
+        _disk(found),
         _stopped("wall time", wall, Reason.WALL_TIME, "by this server's clock"),
         _stopped("output", output, Reason.OUTPUT, f"the first {len(kept)} of 1000 bytes were kept"),
     ), None  # fmt: skip
@@ -104,18 +112,18 @@ def _control(name: str, good: bool, detail: str, *, partial: bool = False) -> Co
     return Control(name, "absent" if not good else "partial" if partial else "enforced", detail)
 
 
-def _namespaces(found: dict[str, Any]) -> Control:
+def _namespaces(found: dict[str, Any], means: Means) -> Control:
     shared = [
         name for name in NAMESPACES if found["namespaces"][name] == os.readlink(f"/proc/self/ns/{name}")
     ]
     detail = (
         f"shared with this machine: {', '.join(shared)}" if shared else f"its own {', '.join(NAMESPACES)}"
     )
-    return _control("namespaces", shared in ([], ["cgroup"]), detail, partial=bool(shared))
+    return _control("namespaces", means.shared.issuperset(shared), detail, partial=bool(shared))
 
 
-def _files(found: dict[str, Any]) -> Control:
-    bad = [f"{path} is visible" for path in found["visible"]] + [
+def _files(found: dict[str, Any], means: Means) -> Control:
+    bad = [f"{path} is visible" for path in found["there"] if path in means.hidden] + [
         f"{path} is writable" for path in found["writable"]
     ]
     return _control("files", not bad, "; ".join(bad) or "only read-only system folders, /work and /tmp")
@@ -130,64 +138,21 @@ def _network(found: dict[str, Any]) -> Control:
     )
 
 
-def _calls(found: dict[str, Any], setup: Setup) -> Control:
+def _calls(found: dict[str, Any], means: Means) -> Control:
     through = [name for name, passed in found["calls"].items() if passed]
-    if setup.seccomp is None:
+    if not means.calls:
         return _control("system calls", False, f"no filter for {os.uname().machine}")
     return _control(
         "system calls",
         not through,
-        f"went through: {', '.join(through)}" if through else "filtered by seccomp",
+        f"went through: {', '.join(through)}" if through else means.calls,
     )
 
 
-def _identity(found: dict[str, Any], setup: Setup) -> Control:
-    if setup.dedicated_uids:
-        return _control("identity", found["uid"] != 0, "each sandbox is a user of its own who owns nothing")
-    if setup.spare_uid is not None:
-        return _control("identity", found["uid"] != 0, "sandboxes share the user nobody", partial=True)
-    detail = (
-        "outside, a sandbox is the server's own user; its namespaces hide that user's files and processes"
-    )
-    return _control("identity", found["uid"] != 0, detail, partial=True)
-
-
-def _memory(result: Exited, setup: Setup) -> Control:
-    if (version := setup.groups.controllers.get("memory")) is not None:
-        return _control("memory", result.reason == Reason.MEMORY, f"by cgroup v{version}")
-    why = setup.groups.missing.get("memory", "")
-    return _control(
-        "memory",
-        result.reason == Reason.MEMORY,
-        f"watched ten times a second: no memory cgroup ({why})",
-        partial=True,
-    )
-
-
-def _processes(found: dict[str, Any], setup: Setup) -> Control:
-    version = setup.groups.controllers.get("pids")
-    means = (
-        f"by cgroup v{version}" if version is not None else "by RLIMIT_NPROC in the sandbox's user namespace"
-    )
-    return _control(
-        "processes", found["processes"] <= PROCESSES, f"{found['processes']} of {PROCESSES} started; {means}"
-    )
-
-
-def _cpu(result: Exited, setup: Setup) -> Control:
-    if (version := setup.groups.controllers.get("cpuacct")) is not None:
-        return _control(
-            "cpu time",
-            result.reason == Reason.CPU_TIME,
-            f"of all processes together, counted by cgroup v{version}",
-        )
-    why = setup.groups.missing.get("cpuacct", "")
-    return _control(
-        "cpu time",
-        result.reason == Reason.CPU_TIME,
-        f"added up from /proc: no cgroup counts it ({why})",
-        partial=True,
-    )
+def _held(name: str, good: bool, detail: str, means: Means) -> Control:
+    """Say how a control did, and what is weaker about it here."""
+    weaker = means.partial.get(name)
+    return _control(name, good, weaker or detail, partial=weaker is not None)
 
 
 def _disk(found: dict[str, Any]) -> Control:

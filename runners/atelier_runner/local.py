@@ -1,4 +1,4 @@
-"""The local backend: runs programs on this machine, each in a bubblewrap sandbox of its own.
+"""The local carrier: runs programs on this machine, each in a bubblewrap sandbox of its own.
 
 `open_local` looks at the machine once (bubblewrap, toolchains, control groups, identities) and keeps a warm pool.
 Without bubblewrap it opens all the same: it says so in `capabilities` and refuses to start anything.
@@ -9,194 +9,92 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from atelier_runner import bubblewrap, seccomp
+from atelier_runner.backend import Backend
+from atelier_runner.carrier import Means, Sandbox
 from atelier_runner.cgroups import Groups
-from atelier_runner.doctor import examine
-from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailable
+from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.languages import Language, find_tools, load_languages
-from atelier_runner.model import Capabilities, Event, Exited, Limits, Output, Reason, Spec, Window
+from atelier_runner.model import Limits
 from atelier_runner.pool import Pool
 from atelier_runner.processes import kill_orphans
-from atelier_runner.run import Run
-from atelier_runner.sandbox import Launcher, Sandbox, Setup, identities
+from atelier_runner.sandbox import LocalLauncher, Setup, identities
 
-MOST_RUNS = 64
-"""Runs at once; a queue belongs to the caller."""
-MOST_UNREAD = 256
-"""Ended runs whose events nobody took; the oldest are forgotten."""
 STAGE_PREFIX = "atelier-tools-"
 
 
-class LocalBackend:
-    """Starts runs and streams their events. Made by `open_local`."""
+class LocalCarrier:
+    """Sandboxes of this machine, whose toolchains all of them show. With a hint instead of a pool it has none."""
 
     def __init__(
         self,
         languages: asyncio.Task[dict[str, Language]],
-        pool: Pool | None,
-        setup: Setup | None,
-        hint: str,
-        *,
-        untrusted: bool,
+        pool: Pool | None = None,
+        setup: Setup | None = None,
+        hint: str = "",
     ) -> None:
         self._languages = languages
         self._pool = pool
         self._setup = setup
-        self._hint = hint
-        self._untrusted = untrusted
-        self._runs: dict[str, Run] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._examination: asyncio.Task[Capabilities] | None = None
-
-    async def capabilities(self) -> Capabilities:
-        """Say what this machine can enforce, found by trying each control once; takes about a second the first time."""
-        if self._examination is None:
-            self._examination = asyncio.create_task(self._examine(), name="doctor")
-        return await asyncio.shield(self._examination)
-
-    async def _examine(self) -> Capabilities:
-        languages = tuple(language.info for language in (await self.languages()).values())
-        if self._setup is None:
-            return Capabilities(False, self._hint, (), languages)
-        controls, failure = await examine(self._attempt, self._setup)
-        return Capabilities(failure is None, failure or "", controls, languages)
-
-    async def _attempt(self, spec: Spec) -> tuple[bytes, Exited]:
-        """Run one of the doctor's probes to its end; returns its standard output and its result."""
-        printed = bytearray()
-        async for event in self.events(await self._execute(spec)):
-            if isinstance(event, Output) and event.stream == "stdout":
-                printed += event.data
-            elif isinstance(event, Exited):
-                return bytes(printed), event
-        raise SandboxUnavailable("A probe's events ended without a result.")
+        self.hint = hint
 
     async def languages(self) -> dict[str, Language]:
         """Return the catalogue as found on this machine; the first time it takes as long as the slowest `--version`."""
         return await asyncio.shield(self._languages)
+
+    async def take(self, language: Language, limits: Limits) -> Sandbox:
+        """Return a sandbox; any does for any language. See `Carrier`."""
+        if self._pool is None:
+            raise SandboxUnavailable("Programs cannot run here: there is no sandbox.", hint=self.hint)
+        return await self._pool.take(limits)
 
     async def warm(self) -> None:
         """Wait until the pool is full."""
         if self._pool is not None:
             await self._pool.filled()
 
-    async def start(self, spec: Spec) -> str:
-        """Begin a run; returns its id.
-
-        Raises:
-            SandboxUnavailable: no sandbox can be started, or one control is missing in untrusted mode.
-            LanguageUnknown: not in the catalogue, or its toolchain is missing.
-            SpecInvalid: a path, entry, argument or limit is refused.
-        """
-        if self._untrusted:
-            missing = [
-                control.name for control in (await self.capabilities()).controls if control.state == "absent"
-            ]
-            if missing:
-                raise SandboxUnavailable(
-                    f"Untrusted programs are refused here: {', '.join(missing)} cannot be enforced.",
-                    hint="See `atelier doctor` for what each control needs.",
-                )
-        return await self._execute(spec)
-
-    async def _execute(self, spec: Spec) -> str:
-        """Begin a run without asking for capabilities; the doctor's own probes come through here."""
-        languages = await self.languages()
-        language = languages.get(spec.language)
-        if language is None or not language.info.version:
-            ready = sorted(name for name, known in languages.items() if known.info.version)
-            raise LanguageUnknown(
-                f"{spec.language!r} cannot run here; there is: {', '.join(ready) or 'nothing'}.",
-                hint="" if language is None else language.info.hint,
-            )
-        spec.check()
-        if not spec.entry and not language.prompt:
-            raise LanguageUnknown(
-                f"{language.info.title} has no prompt of its own.", hint="Start Bash or Python."
-            )
-        if self._pool is None:
-            raise SandboxUnavailable("Programs cannot run here: there is no sandbox.", hint=self._hint)
-        if len(self._tasks) >= MOST_RUNS:
-            raise SandboxUnavailable(
-                f"{MOST_RUNS} programs run at once already.", hint="Try again in a moment."
-            )
-        sandbox = await self._pool.take(spec.limits)
-        name = secrets.token_hex(8)
-        run = Run(spec, language, sandbox)
-        self._runs[name] = run
-        self._tasks[name] = asyncio.create_task(self._drive(name, run, sandbox), name=f"run-{name}")
-        return name
-
-    async def _drive(self, name: str, run: Run, sandbox: Sandbox) -> None:
-        try:
-            await run.drive()
-        finally:
-            closing = asyncio.create_task(sandbox.close(), name=f"close-{name}")
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-            self._tasks.pop(name, None)
-            for old in [key for key, known in self._runs.items() if known.ended][:-MOST_UNREAD]:
-                del self._runs[old]
-
-    async def events(self, run: str) -> AsyncIterator[Event]:
-        """Yield the run's events from its first; ends after `Exited`. Leaving early cancels the run.
-
-        Raises:
-            RunUnknown: no run has this id, or its events were taken.
-        """
-        found = self._runs.get(run)
-        if found is None or found.taken:
-            raise RunUnknown(f"There is no run {run!r} whose events can be read.")
-        found.taken = True
-        try:
-            async for event in found.events():
-                yield event
-        finally:
-            found.stop(Reason.CANCELLED)
-            self._runs.pop(run, None)
-
-    async def write(self, run: str, data: bytes, *, close: bool = False) -> None:
-        """Send bytes to stdin, and close it when asked; a program that has ended ignores both."""
-        if (found := self._runs.get(run)) is not None and not found.ended:
-            await found.write(data, close=close)
-
-    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
-        """Bring files of a run up to date while it runs; None takes one away.
-
-        Raises:
-            SpecInvalid: `path_invalid`, `files_too_large`.
-        """
-        if (found := self._runs.get(run)) is not None:
-            await found.place(files)
-
-    async def resize(self, run: str, window: Window) -> None:
-        """Change the size of a run's terminal. Raises SpecInvalid `window_invalid`."""
-        if (found := self._runs.get(run)) is not None:
-            await found.resize(window)
-
-    async def cancel(self, run: str) -> None:
-        """End the whole process tree; a run that has ended is left as it is."""
-        if (found := self._runs.get(run)) is not None:
-            found.stop(Reason.CANCELLED)
+    def means(self) -> Means:
+        """Say by what each limit is held on this machine."""
+        assert self._setup is not None
+        return means(self._setup)
 
     async def close(self) -> None:
-        """End every run and leave nothing behind."""
-        if self._examination is not None:
-            self._examination.cancel()
-            await asyncio.gather(self._examination, return_exceptions=True)
-        for run in self._runs.values():
-            run.stop(Reason.CANCELLED)
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        """Wait for the probes of the toolchains, if they still run."""
         await asyncio.gather(self._languages, return_exceptions=True)
+
+
+def means(setup: Setup) -> Means:
+    """Say by what sandboxes of this setup hold each limit."""
+    versions, missing = setup.groups.controllers, setup.groups.missing
+    partial = {}
+    if setup.dedicated_uids:
+        identity = "each sandbox is a user of its own who owns nothing"
+    else:
+        identity = "sandboxes share the user nobody"
+        if setup.spare_uid is None:
+            identity = "outside, a sandbox is the server's own user; its namespaces hide that user's files and processes"
+        partial["identity"] = identity
+    if (memory := versions.get("memory")) is None:
+        partial["memory"] = f"watched ten times a second: no memory cgroup ({missing.get('memory', '')})"
+    if (cpu := versions.get("cpuacct")) is None:
+        partial["cpu time"] = f"added up from /proc: no cgroup counts it ({missing.get('cpuacct', '')})"
+    pids = versions.get("pids")
+    return Means(
+        identity=identity,
+        calls="" if setup.seccomp is None else "filtered by seccomp",
+        memory=f"by cgroup v{memory}",
+        processes="by RLIMIT_NPROC in the sandbox's user namespace" if pids is None else f"by cgroup v{pids}",
+        cpu=f"of all processes together, counted by cgroup v{cpu}",
+        partial=partial,
+        shared=frozenset({"cgroup"}),
+        hidden=("/etc/shadow", "/root", "/home", "/var", "/sys", "/boot"),
+    )
 
 
 @asynccontextmanager
@@ -208,18 +106,18 @@ async def open_local(
     groups: Groups | None = None,
     bwrap: str | None = None,
     agent: bytes | None = None,
-) -> AsyncIterator[LocalBackend]:
+) -> AsyncIterator[Backend]:
     """Open the backend. `limits` are those that waiting sandboxes are prepared for; `untrusted` refuses to run with a
     control missing; `groups`, `bwrap` and `agent` (its source) replace what would be found."""
     tools = find_tools()
     languages = asyncio.create_task(asyncio.to_thread(load_languages, tools), name="languages")
     program = bwrap or bubblewrap.find()
     if program is None or not os.access(program, os.X_OK):
-        yield LocalBackend(languages, None, None, bubblewrap.INSTALL_HINT, untrusted=untrusted)
+        yield Backend(LocalCarrier(languages, hint=bubblewrap.INSTALL_HINT), untrusted=untrusted)
         return
     if "python3" not in tools:
         hint = (await languages)["python"].info.hint
-        yield LocalBackend(languages, None, None, hint, untrusted=untrusted)
+        yield Backend(LocalCarrier(languages, hint=hint), untrusted=untrusted)
         return
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(kill_orphans, program, bubblewrap.AGENT)
@@ -235,9 +133,11 @@ async def open_local(
             program, tools, groups or Groups.of_this_process(),
             None if architecture is None else seccomp.compile_filter(architecture), dedicated, spare,
         )  # fmt: skip
-        launcher = await stack.enter_async_context(Launcher(setup, agent))
+        launcher = await stack.enter_async_context(LocalLauncher(setup, agent))
         pool = await stack.enter_async_context(Pool(launcher, limits or Limits(), pool_size))
-        backend = LocalBackend(languages, pool, setup, "", untrusted=untrusted)
+        carrier = LocalCarrier(languages, pool, setup)
+        stack.push_async_callback(carrier.close)
+        backend = Backend(carrier, untrusted=untrusted)
         stack.push_async_callback(backend.close)
         yield backend
 

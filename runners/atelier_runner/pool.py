@@ -14,9 +14,9 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from atelier_runner.carrier import Launcher, Sandbox
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.model import Limits
-from atelier_runner.sandbox import Launcher, Sandbox
 
 REFILL_DELAY = 0.03
 """Seconds between a take and the start of its replacement."""

@@ -24,12 +24,12 @@ from typing import Any
 
 from atelier_runner import frames
 from atelier_runner.bubblewrap import ENVIRONMENT, TERMINAL
+from atelier_runner.carrier import Sandbox
 from atelier_runner.collection import Collection
 from atelier_runner.languages import Language
 from atelier_runner.model import MIB, Event, Exited, Reason, Spec, Window, check_files
 from atelier_runner.outbox import Outbox
 from atelier_runner.processes import tree_usage
-from atelier_runner.sandbox import Sandbox
 
 OPEN_FILES = 256
 CPUS = os.cpu_count() or 1
@@ -133,7 +133,7 @@ class Run:
         result: Exited | None = None
         try:
             try:
-                self._sandbox.limit(limits)
+                await self._sandbox.limit(limits)
             except OSError:  # the kernel refuses a limit below what the waiting sandbox uses already
                 self.stop(Reason.MEMORY)
             self._outbox.started(self._language.runtime)
@@ -144,6 +144,7 @@ class Run:
             await self._pump()
             self._wall = loop.time() - began
             timer.cancel()
+            await self._sandbox.measure()
             result = self._result()
             if self._agent_said is not None and self._agent_said.get("built") is not False:
                 await self._collect()
@@ -151,6 +152,8 @@ class Run:
             self._lost = str(error)
         finally:
             self._wall = self._wall or loop.time() - began
+            if result is None:
+                await self._sandbox.measure()
             self._sandbox.kill()  # the program may have left others behind
             timer.cancel()
             for helper in helpers:
@@ -190,8 +193,8 @@ class Run:
             "cpu": math.ceil(spec.limits.cpu_seconds) + 1,
             "rlimits": {
                 "nofile": OPEN_FILES,
-                "nproc": spec.limits.processes + 1,
                 "fsize": spec.limits.disk_mb * MIB,
+                **({"nproc": spec.limits.processes + 1} if self._sandbox.own_user else {}),
             },
         }
         with contextlib.suppress(ConnectionError):

@@ -63,7 +63,7 @@ def identities() -> tuple[bool, int | None]:
     return False, None
 
 
-class Sandbox:
+class LocalSandbox:
     """One started sandbox whose agent is ready. Used for one run, then closed."""
 
     def __init__(
@@ -105,7 +105,12 @@ class Sandbox:
             self._watched = False
             self._loop.remove_reader(self._born.pidfd)
 
-    def limit(self, limits: Limits) -> None:
+    @property
+    def own_user(self) -> bool:
+        """Whether RLIMIT_NPROC means this sandbox only: it has a user namespace, which counts for itself."""
+        return True
+
+    async def limit(self, limits: Limits) -> None:
         """Apply one run's limits and count from here on; one more process is the agent."""
         wanted = (limits.memory_mb * MIB, limits.processes + 1)
         if wanted != self.limits:
@@ -117,6 +122,9 @@ class Sandbox:
         """Ask the agent to kill the program, so that it can still send the files; it may not get to it."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._born.pidfd, signal.SIGTERM)
+
+    async def measure(self) -> None:
+        """Do nothing: the group stays, and can be read, until `close`."""
 
     def kill(self) -> None:
         """Kill everything inside, now."""
@@ -131,7 +139,7 @@ class Sandbox:
         await self._loop.run_in_executor(self._thread, self._end, self._born)
 
 
-class Launcher:
+class LocalLauncher:
     """Starts sandboxes, in a thread of its own. An async context manager."""
 
     def __init__(self, setup: Setup, agent: bytes | None = None) -> None:
@@ -143,7 +151,7 @@ class Launcher:
         self._agent = agent or SOURCE.read_bytes()
         self._collect = COLLECT.read_bytes()
 
-    async def __aenter__(self) -> Launcher:
+    async def __aenter__(self) -> LocalLauncher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -152,7 +160,7 @@ class Launcher:
         await loop.run_in_executor(self._thread, self.setup.groups.close)
         self._thread.shutdown(wait=False)
 
-    async def start(self, limits: Limits) -> Sandbox:
+    async def start(self, limits: Limits) -> LocalSandbox:
         """Start a sandbox and wait until its agent is ready; cold, so some 60 ms.
 
         Raises:
@@ -176,7 +184,7 @@ class Launcher:
                 raise SandboxUnavailable(
                     f"The sandbox did not start: {_said(born.errors)}", hint=_hint(_said(born.errors))
                 )
-            return Sandbox(born, reader, writer, self._end, self._thread)
+            return LocalSandbox(born, reader, writer, self._end, self._thread)
         except (TimeoutError, frames.BadFrame) as error:
             await self._discard(born, writer)
             raise SandboxUnavailable(f"The sandbox's agent did not answer: {_said(born.errors)}") from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from atelier_runner import Changed, Exited, LocalBackend, Output, Spec
+from atelier_runner import Backend, Changed, Exited, Output, Spec
 
 
-async def finished(backend: LocalBackend, spec: Spec) -> tuple[bytes, bytes, Exited]:
+async def finished(backend: Backend, spec: Spec) -> tuple[bytes, bytes, Exited]:
     """Return both streams and the result."""
     streams = {"stdout": bytearray(), "stderr": bytearray()}
     async for event in backend.events(await backend.start(spec)):
@@ -16,7 +16,7 @@ async def finished(backend: LocalBackend, spec: Spec) -> tuple[bytes, bytes, Exi
     raise AssertionError("no result")
 
 
-async def collected(backend: LocalBackend, spec: Spec) -> tuple[dict[str, bytes | None], Exited]:
+async def collected(backend: Backend, spec: Spec) -> tuple[dict[str, bytes | None], Exited]:
     """Return the files that came back, None for one that is gone, and the result."""
     files: dict[str, bytes | None] = {}
     async for event in backend.events(await backend.start(spec)):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from atelier_runner import Exited, Limits, LocalBackend, Output, Reason, Spec, open_local
+from atelier_runner import Backend, Exited, Limits, Output, Reason, Spec, open_local
 
 from .finished import finished
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def backend() -> AsyncIterator[LocalBackend]:
+async def backend() -> AsyncIterator[Backend]:
     """The local backend of this machine."""
     async with open_local(limits=LIMITS) as opened:
         yield opened
@@ -79,7 +79,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", list(PROGRAMS))
-async def test_a_fork_of_the_agent_is_as_good_as_a_new_interpreter(backend: LocalBackend, name: str) -> None:
+async def test_a_fork_of_the_agent_is_as_good_as_a_new_interpreter(backend: Backend, name: str) -> None:
     source = PROGRAMS[name].encode("latin-1" if "latin-1" in PROGRAMS[name] else "utf-8")
     files = {"main.py": source, "new.sh": b'python3 -u main.py "$@"', **FILES}
     if "shadows" not in name and "modules" not in name:
@@ -100,7 +100,7 @@ async def test_a_fork_of_the_agent_is_as_good_as_a_new_interpreter(backend: Loca
         assert (forked[2].reason, forked[2].code) == (Reason.EXITED, code)
 
 
-async def test_every_language_gets_input_arguments_and_binary_output(backend: LocalBackend) -> None:
+async def test_every_language_gets_input_arguments_and_binary_output(backend: Backend) -> None:
     programs = {
         "main.py": b"import sys\nsys.stdout.buffer.write(bytes(range(256)) + sys.stdin.buffer.read() + sys.argv[1].encode())",
         "main.js": b"const i = require('fs').readFileSync(0);\nprocess.stdout.write(Buffer.concat([Buffer.from([...Array(256).keys()]), i, Buffer.from(process.argv[2])]));",
@@ -115,7 +115,7 @@ async def test_every_language_gets_input_arguments_and_binary_output(backend: Lo
         assert (result.reason, result.code) == (Reason.EXITED, 0)
 
 
-async def test_more_than_any_buffer_goes_in_and_out_without_a_jam(backend: LocalBackend) -> None:
+async def test_more_than_any_buffer_goes_in_and_out_without_a_jam(backend: Backend) -> None:
     data = bytes(range(256)) * 12_000  # 3 MB both ways at once
     spec = Spec(
         "python",
@@ -129,7 +129,7 @@ async def test_more_than_any_buffer_goes_in_and_out_without_a_jam(backend: Local
     assert result.code == 0
 
 
-async def test_large_files_arrive_whole_and_too_large_ones_are_refused_by_name(backend: LocalBackend) -> None:
+async def test_large_files_arrive_whole_and_too_large_ones_are_refused_by_name(backend: Backend) -> None:
     files = {
         "main.py": b"import hashlib\nprint(hashlib.sha256(open('deep/er/big', 'rb').read()).hexdigest())",
         "deep/er/big": bytes(range(256)) * 20_000,
@@ -143,7 +143,7 @@ async def test_large_files_arrive_whole_and_too_large_ones_are_refused_by_name(b
     assert result.detail
 
 
-async def test_a_killed_agent_is_said_to_be_lost(backend: LocalBackend) -> None:
+async def test_a_killed_agent_is_said_to_be_lost(backend: Backend) -> None:
     run_id = await backend.start(
         Spec("python", "main.py", {"main.py": b"import time; print(1); time.sleep(9)"}, LIMITS)
     )

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from atelier_runner import Exited, Limits, LocalBackend, Output, Reason, Spec, SpecInvalid, open_local
+from atelier_runner import Backend, Exited, Limits, Output, Reason, Spec, SpecInvalid, open_local
 
 LIMITS = Limits(wall_seconds=3, cpu_seconds=0.5, memory_mb=96, processes=24, disk_mb=8, output_bytes=200_000)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def backend() -> AsyncIterator[LocalBackend]:
+async def backend() -> AsyncIterator[Backend]:
     """The local backend of this machine."""
     async with open_local(limits=LIMITS) as opened:
         yield opened
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def run(
-    backend: LocalBackend,
+    backend: Backend,
     program: str,
     *,
     language: str = "python",
@@ -47,7 +47,7 @@ async def run(
     raise AssertionError("no result")
 
 
-async def clean(backend: LocalBackend) -> None:
+async def clean(backend: Backend) -> None:
     """The next run works and finds nothing of the one before."""
     printed, result = await run(
         backend, "import os; print(sorted(os.listdir('/tmp')), sorted(os.listdir('.')))"
@@ -82,7 +82,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("name", list(ENDINGS))
-async def test_each_ends_for_its_reason(backend: LocalBackend, name: str) -> None:
+async def test_each_ends_for_its_reason(backend: Backend, name: str) -> None:
     program, reasons = ENDINGS[name]
     begun = time.monotonic()
     _, result = await run(backend, program)
@@ -110,9 +110,7 @@ COMPILED = {
 
 
 @pytest.mark.parametrize("name", list(COMPILED))
-async def test_a_compiler_that_is_made_to_harm_ends_like_any_program(
-    backend: LocalBackend, name: str
-) -> None:
+async def test_a_compiler_that_is_made_to_harm_ends_like_any_program(backend: Backend, name: str) -> None:
     language, source = COMPILED[name]
     begun = time.monotonic()
     _, result = await run(backend, source, language=language)
@@ -132,7 +130,7 @@ async def test_a_compiler_that_is_made_to_harm_ends_like_any_program(
 
 
 @pytest.mark.parametrize("entry", ["$(touch own).c", "a b;c'd\"e.c", "-fplugin=x.c", "d/-o.c"])
-async def test_a_name_is_a_name_for_the_compiler_too(backend: LocalBackend, entry: str) -> None:
+async def test_a_name_is_a_name_for_the_compiler_too(backend: Backend, entry: str) -> None:
     files = {entry: b'#include <stdio.h>\nint main() { puts("fine"); }'}
     spec = Spec("c", entry, files, Limits(), stdin=b"")
     said = [event async for event in backend.events(await backend.start(spec))]
@@ -167,14 +165,14 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", list(REFUSALS))
-async def test_each_is_refused_inside(backend: LocalBackend, name: str) -> None:
+async def test_each_is_refused_inside(backend: Backend, name: str) -> None:
     printed, result = await run(backend, REFUSALS[name] + "\nprint('ESCAPED')")
     assert "ESCAPED" not in printed
     assert (result.reason, result.code) == (Reason.EXITED, 1), printed
     assert "rror" in printed
 
 
-async def test_disk_and_inode_floods_stop_at_the_limit(backend: LocalBackend) -> None:
+async def test_disk_and_inode_floods_stop_at_the_limit(backend: Backend) -> None:
     program = """
 import os
 for folder in ('.', '/tmp'):
@@ -192,13 +190,13 @@ for folder in ('.', '/tmp'):
     await clean(backend)
 
 
-async def test_a_sparse_giant_takes_no_room(backend: LocalBackend) -> None:
+async def test_a_sparse_giant_takes_no_room(backend: Backend) -> None:
     _, result = await run(backend, "f = open('x', 'wb'); f.truncate(1 << 40)")
     assert result.reason in {Reason.EXITED, Reason.SIGNALLED, Reason.DISK}
     await clean(backend)
 
 
-async def test_a_daemon_that_outlives_its_parent_is_ended_with_the_run(backend: LocalBackend) -> None:
+async def test_a_daemon_that_outlives_its_parent_is_ended_with_the_run(backend: Backend) -> None:
     program = "import os, time\nif not os.fork():\n    os.setsid()\n    if not os.fork():\n        while True: time.sleep(0.01)\n    os._exit(0)\nprint('parent gone')"
     begun = time.monotonic()
     printed, result = await run(backend, program)
@@ -208,14 +206,14 @@ async def test_a_daemon_that_outlives_its_parent_is_ended_with_the_run(backend: 
     await clean(backend)
 
 
-async def test_killing_everybody_reaches_only_itself(backend: LocalBackend) -> None:
+async def test_killing_everybody_reaches_only_itself(backend: Backend) -> None:
     _, result = await run(backend, "import os, signal; os.kill(-1, signal.SIGKILL)")
     assert result.reason in {Reason.SIGNALLED, Reason.EXITED, Reason.LOST}
     await clean(backend)
 
 
 async def test_it_sees_no_processes_files_or_environment_of_the_host(
-    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOST_SECRET", "hidden")
     program = "import os\nprint(len([p for p in os.listdir('/proc') if p.isdigit()]) <= 3, 'SECRET' in str(os.environ), sorted(os.listdir('/proc/self/fd'))[:4], os.path.exists('/srv'), os.getuid() != 0)"
@@ -223,13 +221,13 @@ async def test_it_sees_no_processes_files_or_environment_of_the_host(
     assert printed == "True False ['0', '1', '2', '3'] False True\n"
 
 
-async def test_runs_share_no_hash_seed_or_random_state(backend: LocalBackend) -> None:
+async def test_runs_share_no_hash_seed_or_random_state(backend: Backend) -> None:
     program = "import random; print(hash('x'), random.random())"
     outputs = {(await run(backend, program))[0] for _ in range(4)}
     assert len(outputs) == 4
 
 
-async def test_shell_characters_in_names_and_arguments_are_only_characters(backend: LocalBackend) -> None:
+async def test_shell_characters_in_names_and_arguments_are_only_characters(backend: Backend) -> None:
     name = "a b;$(touch x)`id`'\".py"
     spec = Spec(
         "python",
@@ -246,7 +244,7 @@ async def test_shell_characters_in_names_and_arguments_are_only_characters(backe
 
 
 @pytest.mark.parametrize("path", ["../x", "/etc/x", "a//b", "a/../../b", "", "x\0y", "a/" + "b" * 300])
-async def test_files_stay_beneath_their_folder(backend: LocalBackend, path: str) -> None:
+async def test_files_stay_beneath_their_folder(backend: Backend, path: str) -> None:
     with pytest.raises(SpecInvalid):
         await backend.start(Spec("python", "main.py", {"main.py": b"", path: b"x"}, LIMITS))
 
@@ -255,12 +253,12 @@ async def test_files_stay_beneath_their_folder(backend: LocalBackend, path: str)
 @pytest.mark.parametrize(
     "field", ["wall_seconds", "cpu_seconds", "memory_mb", "processes", "disk_mb", "output_bytes"]
 )
-async def test_limits_that_are_no_limits_are_refused(backend: LocalBackend, field: str, value: float) -> None:
+async def test_limits_that_are_no_limits_are_refused(backend: Backend, field: str, value: float) -> None:
     with pytest.raises(SpecInvalid):
         await backend.start(Spec("python", "main.py", {"main.py": b""}, Limits(**{field: value})))  # type: ignore[arg-type]
 
 
-async def test_a_reader_that_never_reads_holds_nothing_up(backend: LocalBackend) -> None:
+async def test_a_reader_that_never_reads_holds_nothing_up(backend: Backend) -> None:
     spec = Spec("python", "main.py", {"main.py": b"while True: print('x' * 4096)"}, LIMITS, stdin=b"")
     idle = await backend.start(spec)
     printed, _ = await run(backend, "print('neighbour')")
@@ -270,7 +268,7 @@ async def test_a_reader_that_never_reads_holds_nothing_up(backend: LocalBackend)
     assert len(ends) == 1
 
 
-async def test_nothing_is_left_behind(backend: LocalBackend) -> None:
+async def test_nothing_is_left_behind(backend: Backend) -> None:
     def groups() -> int:
         # `os.walk` takes it well when a folder goes away while it looks.
         return sum(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from atelier_runner import Collect, Exited, Limits, LocalBackend, Output, Reason, Spec, open_local
+from atelier_runner import Backend, Collect, Exited, Limits, Output, Reason, Spec, open_local
 from atelier_runner.agent import collect as agent_side
 
 from .finished import collected
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def backend() -> AsyncIterator[LocalBackend]:
+async def backend() -> AsyncIterator[Backend]:
     """The local backend of this machine."""
     async with open_local(limits=LIMITS) as opened:
         yield opened
@@ -48,7 +48,7 @@ def reasons(result: Exited) -> Counter[str]:
     return Counter(item.code for item in result.collected.left_out)
 
 
-async def test_new_changed_and_deleted_files_come_back_and_the_others_do_not(backend: LocalBackend) -> None:
+async def test_new_changed_and_deleted_files_come_back_and_the_others_do_not(backend: Backend) -> None:
     program = """
 import os, pathlib, shutil
 pathlib.Path('deep/er').mkdir(parents=True)
@@ -84,7 +84,7 @@ import helper
     assert result.collected.count == 0
 
 
-async def test_a_change_that_no_time_shows_is_found(backend: LocalBackend) -> None:
+async def test_a_change_that_no_time_shows_is_found(backend: Backend) -> None:
     program = """
 import mmap, os
 before = os.stat('data')
@@ -108,7 +108,7 @@ assert os.stat('data').st_mtime_ns == before.st_mtime_ns and os.stat('data').st_
     ],
 )
 async def test_they_come_also_after_a_limit_or_an_error(
-    backend: LocalBackend, program: str, reason: Reason
+    backend: Backend, program: str, reason: Reason
 ) -> None:
     limits = Limits(1.5, 0.7, 96, 24, 8, 10_000)
     for attempt in range(3):  # on a machine with much to do the agent may not get to it in time
@@ -121,7 +121,7 @@ async def test_they_come_also_after_a_limit_or_an_error(
     assert files == {"kept": b"x"}
 
 
-async def test_a_cancelled_run_and_one_that_was_not_compiled_hand_nothing_back(backend: LocalBackend) -> None:
+async def test_a_cancelled_run_and_one_that_was_not_compiled_hand_nothing_back(backend: Backend) -> None:
     run = await backend.start(spec("open('x', 'w')\nprint(1, flush=True)\nimport time; time.sleep(60)"))
     ends = []
     async for event in backend.events(run):
@@ -175,7 +175,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("name", list(ATTACKS))
-async def test_each_is_left_out_and_counted(backend: LocalBackend, name: str) -> None:
+async def test_each_is_left_out_and_counted(backend: Backend, name: str) -> None:
     program, expected = ATTACKS[name]
     wanted = Collect(file_bytes=2 << 20)
     laid = {"folder/passwd": b"mine"}
@@ -187,7 +187,7 @@ async def test_each_is_left_out_and_counted(backend: LocalBackend, name: str) ->
     assert files.get("folder/passwd") is None
 
 
-async def test_what_was_locked_away_comes_all_the_same(backend: LocalBackend) -> None:
+async def test_what_was_locked_away_comes_all_the_same(backend: Backend) -> None:
     program = """
 import os
 os.makedirs('a/b')
@@ -201,7 +201,7 @@ for path in ('a/b/x', 'a/b', 'a', 'y', '.'):
     assert reasons(result) == {}
 
 
-async def test_what_tools_leave_behind_is_ignored(backend: LocalBackend) -> None:
+async def test_what_tools_leave_behind_is_ignored(backend: Backend) -> None:
     program = """
 import os
 for folder in ('__pycache__', '.git', 'node_modules/deep', 'pkg/__pycache__'):
@@ -218,7 +218,7 @@ os.remove('node_modules/laid')
 
 
 async def test_a_hundred_thousand_files_and_too_much_together_end_at_the_bounds(
-    backend: LocalBackend,
+    backend: Backend,
 ) -> None:
     program = "import os\nos.mkdir('many')\nfor i in range(100_000):\n    os.close(os.open(f'many/{i}', os.O_CREAT | os.O_WRONLY))\nprint('made')"
     limits = Limits(20, 15, 512, 24, 64, 100_000)
@@ -238,7 +238,7 @@ async def test_a_hundred_thousand_files_and_too_much_together_end_at_the_bounds(
 
 
 async def test_a_daemon_that_swaps_folders_is_dead_before_anything_is_looked_at(
-    backend: LocalBackend,
+    backend: Backend,
 ) -> None:
     program = """
 import os, time
@@ -302,7 +302,7 @@ async def test_the_walk_follows_no_link_even_while_folders_are_swapped(tmp_path:
     assert all(json.loads(payload) for payload in sent if payload.startswith(b"{"))
 
 
-async def test_a_reader_that_takes_no_files_holds_nothing_up(backend: LocalBackend) -> None:
+async def test_a_reader_that_takes_no_files_holds_nothing_up(backend: Backend) -> None:
     program = "for i in range(8): open(f'f{i}', 'wb').write(bytes(1 << 20))"
     run = await backend.start(spec(program, collect=Collect(seconds=0.5)))
     seen = [event async for event in backend.events(await backend.start(spec("print(1)")))]

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 import atelier_runner
-from atelier_runner import Exited, Limits, LocalBackend, Output, Reason, Spec, open_local
+from atelier_runner import Backend, Exited, Limits, Output, Reason, Spec, open_local
 from atelier_runner.bubblewrap import reachable, stage
 from atelier_runner.cgroups import Groups
 from atelier_runner.languages import Tool
@@ -23,13 +23,13 @@ LIMITS = Limits(wall_seconds=5, cpu_seconds=1, memory_mb=96, processes=16, disk_
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bare() -> AsyncIterator[LocalBackend]:
+async def bare() -> AsyncIterator[Backend]:
     """A backend on a machine without any control group."""
     async with open_local(limits=LIMITS, groups=Groups([])) as opened:
         yield opened
 
 
-async def run(backend: LocalBackend, program: str, limits: Limits = LIMITS) -> tuple[str, Exited]:
+async def run(backend: Backend, program: str, limits: Limits = LIMITS) -> tuple[str, Exited]:
     """Return what a Python program printed, and its result."""
     printed = bytearray()
     spec = Spec("python", "main.py", {"main.py": program.encode()}, limits, stdin=b"")
@@ -46,7 +46,7 @@ HOG = "import time\nx = []\nwhile True: x.append(b'x' * (4 << 20)); time.sleep(0
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_without_control_groups_the_limits_hold_by_other_means(bare: LocalBackend) -> None:
+async def test_without_control_groups_the_limits_hold_by_other_means(bare: Backend) -> None:
     printed, result = await run(bare, "print('ok')")
     assert (printed, result.reason) == ("ok\n", Reason.EXITED)
     _, cpu = await run(bare, SPINNERS)
@@ -61,7 +61,7 @@ async def test_without_control_groups_the_limits_hold_by_other_means(bare: Local
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_without_control_groups_the_doctor_says_partial(bare: LocalBackend) -> None:
+async def test_without_control_groups_the_doctor_says_partial(bare: Backend) -> None:
     found = await bare.capabilities()
     states = {control.name: control.state for control in found.controls}
     assert found.available

@@ -15,10 +15,10 @@ import pytest
 import pytest_asyncio
 
 from atelier_runner import (
+    Backend,
     Event,
     Exited,
     Limits,
-    LocalBackend,
     Output,
     Reason,
     SandboxUnavailable,
@@ -27,34 +27,37 @@ from atelier_runner import (
     open_local,
 )
 from atelier_runner.bubblewrap import AGENT
+from atelier_runner.local import LocalCarrier
 from atelier_runner.outbox import BOUND, Outbox
 from atelier_runner.pool import Pool
+from atelier_runner.sandbox import LocalSandbox
 
 LIMITS = Limits(disk_mb=8)
 
 
 @pytest_asyncio.fixture
-async def backend() -> AsyncIterator[LocalBackend]:
+async def backend() -> AsyncIterator[Backend]:
     """A backend with two waiting sandboxes."""
     async with open_local(limits=LIMITS, pool_size=2) as opened:
         await opened.warm()
         yield opened
 
 
-def pool_of(backend: LocalBackend) -> Pool:
-    pool = backend._pool
-    assert pool is not None
-    return pool
+def pool_of(backend: Backend) -> Pool:
+    carrier = backend._carrier
+    assert isinstance(carrier, LocalCarrier)
+    assert carrier._pool is not None
+    return carrier._pool
 
 
-async def hello(backend: LocalBackend) -> str:
+async def hello(backend: Backend) -> str:
     """Run a program that prints its process's start."""
     spec = Spec("python", "m.py", {"m.py": b"print('hi')"}, LIMITS, stdin=b"")
     events = [event async for event in backend.events(await backend.start(spec))]
     return b"".join(event.data for event in events if isinstance(event, Output)).decode()
 
 
-async def test_a_waiting_sandbox_that_dies_is_replaced(backend: LocalBackend) -> None:
+async def test_a_waiting_sandbox_that_dies_is_replaced(backend: Backend) -> None:
     pool = pool_of(backend)
     doomed = [sandbox.pid for sandbox in pool._idle]
     for pid in doomed:
@@ -67,8 +70,9 @@ async def test_a_waiting_sandbox_that_dies_is_replaced(backend: LocalBackend) ->
     assert await hello(backend) == "hi\n"
 
 
-async def test_one_that_died_unseen_is_not_handed_out(backend: LocalBackend) -> None:
+async def test_one_that_died_unseen_is_not_handed_out(backend: Backend) -> None:
     for sandbox in pool_of(backend)._idle:
+        assert isinstance(sandbox, LocalSandbox)
         os.kill(sandbox.pid, signal.SIGKILL)
         ended = select.poll()
         ended.register(sandbox._born.pidfd, select.POLLIN)
@@ -76,14 +80,14 @@ async def test_one_that_died_unseen_is_not_handed_out(backend: LocalBackend) -> 
     assert await hello(backend) == "hi\n"
 
 
-async def test_more_at_once_than_wait_get_one_each(backend: LocalBackend) -> None:
+async def test_more_at_once_than_wait_get_one_each(backend: Backend) -> None:
     assert await asyncio.gather(*(hello(backend) for _ in range(5))) == ["hi\n"] * 5
     async with asyncio.timeout(10):
         await backend.warm()
     assert len(pool_of(backend)._idle) == 2
 
 
-async def test_none_is_used_twice(backend: LocalBackend) -> None:
+async def test_none_is_used_twice(backend: Backend) -> None:
     seen = set()
     for _ in range(4):
         sandbox = await pool_of(backend).take(LIMITS)
@@ -106,7 +110,7 @@ async def test_closing_ends_what_runs_and_leaves_no_process() -> None:
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
-async def test_leaving_the_events_early_ends_the_run(backend: LocalBackend) -> None:
+async def test_leaving_the_events_early_ends_the_run(backend: Backend) -> None:
     run = await backend.start(
         Spec("python", "m.py", {"m.py": b"print(1)\nimport time; time.sleep(60)"}, LIMITS)
     )

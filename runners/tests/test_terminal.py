@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from atelier_runner import (
+    Backend,
     Exited,
     LanguageUnknown,
     Limits,
-    LocalBackend,
     Output,
     Reason,
     Spec,
@@ -26,7 +26,7 @@ FILES = {"hello.py": b"name = input('Who? ')\nprint(f'Hello {name}')\n", "notes.
 
 
 @pytest_asyncio.fixture
-async def backend() -> AsyncIterator[LocalBackend]:
+async def backend() -> AsyncIterator[Backend]:
     async with open_local() as opened:
         yield opened
 
@@ -34,7 +34,7 @@ async def backend() -> AsyncIterator[LocalBackend]:
 class Screen:
     """What one terminal has shown."""
 
-    def __init__(self, backend: LocalBackend, run: str) -> None:
+    def __init__(self, backend: Backend, run: str) -> None:
         self.backend, self.run = backend, run
         self.shown = b""
         self.end: Exited | None = None
@@ -70,12 +70,12 @@ class Screen:
         return self.end
 
 
-async def opened(backend: LocalBackend, entry: str = "", language: str = "bash", **changes: object) -> Screen:
+async def opened(backend: Backend, entry: str = "", language: str = "bash", **changes: object) -> Screen:
     spec = Spec(language, entry, FILES, LIMITS, terminal=Window(80, 24), **changes)  # type: ignore[arg-type]
     return Screen(backend, await backend.start(spec))
 
 
-async def test_a_shell_has_a_terminal_a_size_and_the_files(backend: LocalBackend) -> None:
+async def test_a_shell_has_a_terminal_a_size_and_the_files(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(
         b"tty; stty size; cat notes.txt; echo $TERM; [ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo a''ll\n"
@@ -87,7 +87,7 @@ async def test_a_shell_has_a_terminal_a_size_and_the_files(backend: LocalBackend
     assert (end.reason, end.code) == (Reason.EXITED, 3)
 
 
-async def test_what_is_typed_is_echoed_and_a_password_is_not(backend: LocalBackend) -> None:
+async def test_what_is_typed_is_echoed_and_a_password_is_not(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"read -s word; echo got $word\n")
     await screen.until(b"read -s word; echo got $word\r\n")
@@ -96,7 +96,7 @@ async def test_what_is_typed_is_echoed_and_a_password_is_not(backend: LocalBacke
     assert b"geheim" not in screen.shown
 
 
-async def test_ctrl_c_interrupts_the_program_and_not_the_shell(backend: LocalBackend) -> None:
+async def test_ctrl_c_interrupts_the_program_and_not_the_shell(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"sleep 100; echo after $?\n")
     await screen.until(b"$?\r\n")
@@ -107,7 +107,7 @@ async def test_ctrl_c_interrupts_the_program_and_not_the_shell(backend: LocalBac
     await screen.until(b"still here")
 
 
-async def test_jobs_stop_and_go_on(backend: LocalBackend) -> None:
+async def test_jobs_stop_and_go_on(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"sleep 50\n")
     await screen.until(b"sleep 50\r\n")
@@ -118,7 +118,7 @@ async def test_jobs_stop_and_go_on(backend: LocalBackend) -> None:
     await screen.until(b"end\r\n")
 
 
-async def test_a_new_size_reaches_the_program(backend: LocalBackend) -> None:
+async def test_a_new_size_reaches_the_program(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"trap 'echo si''ze $(stty size)' WINCH; echo re''ady\n")
     await screen.until(b"ready")
@@ -129,7 +129,7 @@ async def test_a_new_size_reaches_the_program(backend: LocalBackend) -> None:
         await backend.resize(screen.run, Window(0, 24))
 
 
-async def test_an_entry_runs_in_a_terminal(backend: LocalBackend) -> None:
+async def test_an_entry_runs_in_a_terminal(backend: Backend) -> None:
     screen = await opened(backend, "hello.py", "python")
     await screen.until(b"Who? ")
     await screen.type(b"Ada\n")
@@ -137,7 +137,7 @@ async def test_an_entry_runs_in_a_terminal(backend: LocalBackend) -> None:
     assert (await screen.ended()).code == 0
 
 
-async def test_python_and_node_have_prompts(backend: LocalBackend) -> None:
+async def test_python_and_node_have_prompts(backend: Backend) -> None:
     for language, prompt in (("python", b">>> "), ("javascript", b"> ")):
         screen = await opened(backend, "", language)
         await screen.until(prompt)
@@ -147,14 +147,14 @@ async def test_python_and_node_have_prompts(backend: LocalBackend) -> None:
         assert (await screen.ended()).reason is Reason.EXITED
 
 
-async def test_the_end_of_input_ends_the_shell(backend: LocalBackend) -> None:
+async def test_the_end_of_input_ends_the_shell(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.until(b"$ ")
     await backend.write(screen.run, b"", close=True)
     assert (await screen.ended()).code == 0
 
 
-async def test_a_paste_larger_than_any_buffer_arrives_whole(backend: LocalBackend) -> None:
+async def test_a_paste_larger_than_any_buffer_arrives_whole(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"stty raw -echo; head -c 300000 | cksum; stty sane; echo do''ne\n")
     await screen.until(b"do''ne\r\n")
@@ -164,14 +164,14 @@ async def test_a_paste_larger_than_any_buffer_arrives_whole(backend: LocalBacken
     await screen.until(b"done")
 
 
-async def test_what_outlives_the_shell_ends_with_it(backend: LocalBackend) -> None:
+async def test_what_outlives_the_shell_ends_with_it(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"setsid sleep 77 </dev/null >/dev/null 2>&1 & disown; exit\n")
     end = await screen.ended()
     assert end.reason is Reason.EXITED
 
 
-async def test_a_flood_waits_for_its_reader_and_can_be_interrupted(backend: LocalBackend) -> None:
+async def test_a_flood_waits_for_its_reader_and_can_be_interrupted(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"yes flood\n")
     await screen.until(b"flood\r\nflood\r\n")
@@ -180,14 +180,14 @@ async def test_a_flood_waits_for_its_reader_and_can_be_interrupted(backend: Loca
     await screen.until(b"over\r\n", 15)
 
 
-async def test_stop_ends_it(backend: LocalBackend) -> None:
+async def test_stop_ends_it(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.until(b"$ ")
     await backend.cancel(screen.run)
     assert (await screen.ended()).reason is Reason.CANCELLED
 
 
-async def test_files_come_and_go_while_it_runs(backend: LocalBackend) -> None:
+async def test_files_come_and_go_while_it_runs(backend: Backend) -> None:
     screen = await opened(backend)
     large = b"0123456789" * 70_000
     await backend.place(
@@ -201,7 +201,7 @@ async def test_files_come_and_go_while_it_runs(backend: LocalBackend) -> None:
     assert b".atelier" not in screen.shown
 
 
-async def test_a_file_that_comes_replaces_what_lies_in_its_way(backend: LocalBackend) -> None:
+async def test_a_file_that_comes_replaces_what_lies_in_its_way(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(
         b"rm notes.txt hello.py; mkfifo notes.txt; ln -s /dev/full hello.py; mkdir locked; chmod 0 locked; echo re''ady\n"
@@ -217,7 +217,7 @@ async def test_a_file_that_comes_replaces_what_lies_in_its_way(backend: LocalBac
         await backend.place(screen.run, {"../out": b""})
 
 
-async def test_a_full_disk_is_said_and_what_was_there_stays(backend: LocalBackend) -> None:
+async def test_a_full_disk_is_said_and_what_was_there_stays(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"head -c 60M /dev/zero > filler; echo fi''lled\n")
     await screen.until(b"filled")
@@ -228,13 +228,13 @@ async def test_a_full_disk_is_said_and_what_was_there_stays(backend: LocalBacken
 
 
 @pytest.mark.parametrize("window", [Window(0, 24), Window(80, 0), Window(1001, 24), Window(80, -1)])
-async def test_a_size_that_no_terminal_has_is_refused(backend: LocalBackend, window: Window) -> None:
+async def test_a_size_that_no_terminal_has_is_refused(backend: Backend, window: Window) -> None:
     with pytest.raises(SpecInvalid) as refused:
         await backend.start(Spec("bash", "", {}, LIMITS, terminal=window))
     assert refused.value.code == "window_invalid"
 
 
-async def test_without_an_entry_there_must_be_a_terminal_and_a_prompt(backend: LocalBackend) -> None:
+async def test_without_an_entry_there_must_be_a_terminal_and_a_prompt(backend: Backend) -> None:
     with pytest.raises(SpecInvalid):
         await backend.start(Spec("bash", "", {}, LIMITS))
     with pytest.raises(LanguageUnknown):

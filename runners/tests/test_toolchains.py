@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import pytest_asyncio
 
-from atelier_runner import Limits, LocalBackend, Reason, Spec, open_local
+from atelier_runner import Backend, Limits, Reason, Spec, open_local
 from atelier_runner.languages import find_tools, load_languages
 
 from .finished import finished
@@ -89,7 +89,7 @@ CASES = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def backend() -> AsyncIterator[LocalBackend]:
+async def backend() -> AsyncIterator[Backend]:
     """The local backend of this machine."""
     async with open_local(limits=LIMITS) as opened:
         yield opened
@@ -105,7 +105,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-async def test_a_program_of_two_files_with_an_argument_and_input(backend: LocalBackend, name: str) -> None:
+async def test_a_program_of_two_files_with_an_argument_and_input(backend: Backend, name: str) -> None:
     case = CASES[name]
     files = {case.entry: case.source, **case.files}
     spec = Spec(
@@ -122,9 +122,7 @@ async def test_a_program_of_two_files_with_an_argument_and_input(backend: LocalB
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
-async def test_an_error_is_said_and_what_cannot_be_compiled_is_called_so(
-    backend: LocalBackend, name: str
-) -> None:
+async def test_an_error_is_said_and_what_cannot_be_compiled_is_called_so(backend: Backend, name: str) -> None:
     case = CASES[name]
     out, err, result = await finished(
         backend, Spec(name, case.entry, {case.entry: case.broken.encode()}, LIMITS)
@@ -137,7 +135,7 @@ async def test_an_error_is_said_and_what_cannot_be_compiled_is_called_so(
 
 
 @pytest.mark.parametrize("name", ["c", "python"])
-async def test_a_program_cannot_say_that_it_was_not_compiled(backend: LocalBackend, name: str) -> None:
+async def test_a_program_cannot_say_that_it_was_not_compiled(backend: Backend, name: str) -> None:
     source = {
         "c": '#include <unistd.h>\nint main() { return write(4, "B", 1) == -1 ? 7 : 8; }',
         "python": "import os, sys\ntry:\n    os.write(4, b'B')\nexcept OSError:\n    sys.exit(7)",

@@ -28,7 +28,7 @@ from atelier.sandbox.base import (
 class EmbeddedSandbox:
     """A client of the runner's local backend."""
 
-    def __init__(self, backend: runner.LocalBackend) -> None:
+    def __init__(self, backend: runner.Backend) -> None:
         self._backend = backend
 
     async def capabilities(self) -> Capabilities:

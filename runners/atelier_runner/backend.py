@@ -1,0 +1,173 @@
+"""Starts runs over one carrier: what is asked for is checked, a sandbox is taken, and its events are kept until read."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+
+from atelier_runner.carrier import Carrier, Sandbox
+from atelier_runner.doctor import examine
+from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailable
+from atelier_runner.languages import Language
+from atelier_runner.model import Capabilities, Event, Exited, Output, Reason, Spec, Window
+from atelier_runner.run import Run
+
+MOST_RUNS = 64
+"""Runs at once; a queue belongs to the caller."""
+MOST_UNREAD = 256
+"""Ended runs whose events nobody took; the oldest are forgotten."""
+
+
+class Backend:
+    """Starts runs and streams their events. Made by `open_local` and `open_docker`."""
+
+    def __init__(self, carrier: Carrier, *, untrusted: bool) -> None:
+        self._carrier = carrier
+        self._untrusted = untrusted
+        self._runs: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._examination: asyncio.Task[Capabilities] | None = None
+
+    async def capabilities(self) -> Capabilities:
+        """Say what can be enforced here, found by trying each control once; takes about a second the first time."""
+        if self._examination is None:
+            self._examination = asyncio.create_task(self._examine(), name="doctor")
+        return await asyncio.shield(self._examination)
+
+    async def _examine(self) -> Capabilities:
+        languages = tuple(language.info for language in (await self.languages()).values())
+        if self._carrier.hint:
+            return Capabilities(False, self._carrier.hint, (), languages)
+        controls, failure = await examine(self._attempt, self._carrier.means)
+        return Capabilities(failure is None, failure or "", controls, languages)
+
+    async def _attempt(self, spec: Spec) -> tuple[bytes, Exited]:
+        """Run one of the doctor's probes to its end; returns its standard output and its result."""
+        printed = bytearray()
+        async for event in self.events(await self._execute(spec)):
+            if isinstance(event, Output) and event.stream == "stdout":
+                printed += event.data
+            elif isinstance(event, Exited):
+                return bytes(printed), event
+        raise SandboxUnavailable("A probe's events ended without a result.")
+
+    async def languages(self) -> dict[str, Language]:
+        """Return the catalogue as found here."""
+        return await self._carrier.languages()
+
+    async def warm(self) -> None:
+        """Wait until as many sandboxes wait as are meant to."""
+        await self._carrier.warm()
+
+    async def start(self, spec: Spec) -> str:
+        """Begin a run; returns its id.
+
+        Raises:
+            SandboxUnavailable: no sandbox can be started, or one control is missing in untrusted mode.
+            LanguageUnknown: not in the catalogue, or its toolchain is missing.
+            SpecInvalid: a path, entry, argument or limit is refused.
+        """
+        if self._untrusted:
+            missing = [
+                control.name for control in (await self.capabilities()).controls if control.state == "absent"
+            ]
+            if missing:
+                raise SandboxUnavailable(
+                    f"Untrusted programs are refused here: {', '.join(missing)} cannot be enforced.",
+                    hint="See `atelier doctor` for what each control needs.",
+                )
+        return await self._execute(spec)
+
+    async def _execute(self, spec: Spec) -> str:
+        """Begin a run without asking for capabilities; the doctor's own probes come through here."""
+        languages = await self.languages()
+        language = languages.get(spec.language)
+        if language is None or not language.info.version:
+            ready = sorted(name for name, known in languages.items() if known.info.version)
+            raise LanguageUnknown(
+                f"{spec.language!r} cannot run here; there is: {', '.join(ready) or 'nothing'}.",
+                hint="" if language is None else language.info.hint,
+            )
+        spec.check()
+        if not spec.entry and not language.prompt:
+            raise LanguageUnknown(
+                f"{language.info.title} has no prompt of its own.", hint="Start Bash or Python."
+            )
+        if self._carrier.hint:
+            raise SandboxUnavailable(
+                "Programs cannot run here: there is no sandbox.", hint=self._carrier.hint
+            )
+        if len(self._tasks) >= MOST_RUNS:
+            raise SandboxUnavailable(
+                f"{MOST_RUNS} programs run at once already.", hint="Try again in a moment."
+            )
+        sandbox = await self._carrier.take(language, spec.limits)
+        name = secrets.token_hex(8)
+        run = Run(spec, language, sandbox)
+        self._runs[name] = run
+        self._tasks[name] = asyncio.create_task(self._drive(name, run, sandbox), name=f"run-{name}")
+        return name
+
+    async def _drive(self, name: str, run: Run, sandbox: Sandbox) -> None:
+        try:
+            await run.drive()
+        finally:
+            closing = asyncio.create_task(sandbox.close(), name=f"close-{name}")
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            self._tasks.pop(name, None)
+            for old in [key for key, known in self._runs.items() if known.ended][:-MOST_UNREAD]:
+                del self._runs[old]
+
+    async def events(self, run: str) -> AsyncIterator[Event]:
+        """Yield the run's events from its first; ends after `Exited`. Leaving early cancels the run.
+
+        Raises:
+            RunUnknown: no run has this id, or its events were taken.
+        """
+        found = self._runs.get(run)
+        if found is None or found.taken:
+            raise RunUnknown(f"There is no run {run!r} whose events can be read.")
+        found.taken = True
+        try:
+            async for event in found.events():
+                yield event
+        finally:
+            found.stop(Reason.CANCELLED)
+            self._runs.pop(run, None)
+
+    async def write(self, run: str, data: bytes, *, close: bool = False) -> None:
+        """Send bytes to stdin, and close it when asked; a program that has ended ignores both."""
+        if (found := self._runs.get(run)) is not None and not found.ended:
+            await found.write(data, close=close)
+
+    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
+        """Bring files of a run up to date while it runs; None takes one away.
+
+        Raises:
+            SpecInvalid: `path_invalid`, `files_too_large`.
+        """
+        if (found := self._runs.get(run)) is not None:
+            await found.place(files)
+
+    async def resize(self, run: str, window: Window) -> None:
+        """Change the size of a run's terminal. Raises SpecInvalid `window_invalid`."""
+        if (found := self._runs.get(run)) is not None:
+            await found.resize(window)
+
+    async def cancel(self, run: str) -> None:
+        """End the whole process tree; a run that has ended is left as it is."""
+        if (found := self._runs.get(run)) is not None:
+            found.stop(Reason.CANCELLED)
+
+    async def close(self) -> None:
+        """End every run and leave nothing behind."""
+        if self._examination is not None:
+            self._examination.cancel()
+            await asyncio.gather(self._examination, return_exceptions=True)
+        for run in self._runs.values():
+            run.stop(Reason.CANCELLED)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
