@@ -152,6 +152,11 @@ class Backend:
         if (found := self._runs.get(run)) is not None:
             await found.place(files)
 
+    async def look(self, run: str) -> None:
+        """Let what a run's program has written since the last look come as events, and then `Looked`."""
+        if (found := self._runs.get(run)) is not None:
+            await found.look()
+
     async def resize(self, run: str, window: Window) -> None:
         """Change the size of a run's terminal. Raises SpecInvalid `window_invalid`."""
         if (found := self._runs.get(run)) is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from atelier_runner import frames
 from atelier_runner.errors import SpecInvalid
-from atelier_runner.model import PATH_BYTES, Collect, Collected, LeftOut, Spec, check_path
+from atelier_runner.model import PATH_BYTES, Collect, Collected, LeftOut, check_path
 
 CODES = frozenset(
     ("link", "hard_link", "special", "name", "unreadable", "too_large", "too_many", "too_much", "too_deep")
@@ -26,46 +26,50 @@ Emit = Callable[[str, bytes | None], Awaitable[bool]]
 
 
 class Collection:
-    """The files of one run; `summary` says how far they came at any moment."""
+    """What has changed at one moment; `summary` says how far it came. `known` are the paths that are there, kept up to date."""
 
-    def __init__(self, spec: Spec, wanted: Collect, emit: Emit) -> None:
-        self._spec, self._wanted, self._emit = spec, wanted, emit
+    def __init__(self, known: set[str], wanted: Collect, emit: Emit) -> None:
+        self._known, self._wanted, self._emit = known, wanted, emit
         self._seen: set[str] = set()
         self._files, self._bytes = wanted.files, wanted.total_bytes
+        self._name, self._left = "", 0
+        self._parts: list[bytes] = []
         self.summary = Collected(complete=False)
 
     async def take(self, reader: StreamReader) -> None:
-        """Read until the agent has said what it left out.
+        """Read until the agent has said what it left out. Raises as `add`."""
+        while (frame := await frames.read(reader)) is not None:
+            if await self.add(*frame):
+                return
+
+    async def add(self, kind: int, payload: bytes) -> bool:
+        """Take the next frame; says whether it was the last that is wanted.
 
         Raises:
             BadFrame: what came makes no sense, or is more than was allowed.
         """
-        path, size, parts = "", 0, [b""]
-        while (frame := await frames.read(reader)) is not None:
-            kind, payload = frame
-            if size and kind != frames.ADDED:
-                raise frames.BadFrame("a file ended before its size")
-            if kind == frames.CHANGED:
-                path, size, first = self._begun(payload)
-                parts = [first]
-                size -= len(first)
-            elif kind == frames.ADDED and 0 < len(payload) <= size:
-                parts.append(payload)
-                size -= len(payload)
-            elif kind == frames.DELETED:
-                if not await self._emit(self._deleted(payload), None):
-                    return
-                continue
-            elif kind == frames.LEFT_OUT:
-                self.summary = summary_of(frames.json_object(payload))
-                return
-            else:
-                raise frames.BadFrame(f"a frame of kind {kind} came among the files")
-            if size == 0:
-                data = b"".join(parts)
-                parts.clear()
-                if not await self._emit(path, data):
-                    return
+        if self._left and kind != frames.ADDED:
+            raise frames.BadFrame("a file ended before its size")
+        if kind == frames.CHANGED:
+            self._name, size, first = self._begun(payload)
+            self._parts = [first]
+            self._left = size - len(first)
+        elif kind == frames.ADDED and 0 < len(payload) <= self._left:
+            self._parts.append(payload)
+            self._left -= len(payload)
+        elif kind == frames.DELETED:
+            return not await self._emit(self._deleted(payload), None)
+        elif kind == frames.LEFT_OUT:
+            self.summary = summary_of(frames.json_object(payload))
+            return True
+        else:
+            raise frames.BadFrame(f"a frame of kind {kind} came among the files")
+        if self._left:
+            return False
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self._known.add(self._name)
+        return not await self._emit(self._name, data)
 
     def _begun(self, payload: bytes) -> tuple[str, int, bytes]:
         if len(payload) < HEAD.size:
@@ -84,8 +88,9 @@ class Collection:
 
     def _deleted(self, payload: bytes) -> str:
         path = self._path(payload)
-        if path not in self._spec.files:
+        if path not in self._known:
             raise frames.BadFrame("a file is gone that was never there")
+        self._known.discard(path)
         return path
 
     def _path(self, raw: bytes) -> str:

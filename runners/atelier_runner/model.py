@@ -176,12 +176,19 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A file that the program made, changed or deleted, as it is at the end."""
+    """A file that the program made, changed or deleted, as it is at the end, or at the moment of a `look`."""
 
     seq: int
     path: str
     data: bytes | None
     """None: it was laid out and is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A `look` is over: whatever had changed has come."""
+
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +227,7 @@ class Exited:
     """None: nothing was asked for, or the sandbox was gone before its files could be looked at."""
 
 
-Event = Started | Output | Changed | Exited
+Event = Started | Output | Changed | Looked | Exited
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from atelier_runner.model import Changed, Event, Exited, Output, Started
+from atelier_runner.model import Changed, Event, Exited, Looked, Output, Started
 
 BOUND = 256 * 1024
 """Bytes waiting to be read."""
@@ -23,16 +23,21 @@ PIECES = 256
 streams byte by byte makes few events. The order between the two streams is then only rough; within each it is exact."""
 
 
+@dataclass(slots=True, eq=False)
+class _Piece:
+    stream: str
+    data: bytearray
+
+
 class Outbox:
     """One writer, one reader; numbers the events as they are read."""
 
     def __init__(self) -> None:
         self._version: str | None = None
-        self._waiting: deque[tuple[str, bytearray]] = deque()
-        self._last: dict[str, bytearray] = {}
+        self._waiting: deque[_Piece | Changed | Looked] = deque()
+        self._last: dict[str, _Piece] = {}
         """The newest waiting piece of each stream."""
         self._size = 0
-        self._files: deque[tuple[str, bytes | None]] = deque()
         self._exited: Exited | None = None
         self._readable = asyncio.Event()
         self._writable = asyncio.Event()
@@ -53,12 +58,12 @@ class Outbox:
         if self._size >= BOUND:
             return
         last = self._last.get(stream)
-        joins = last is not None and (self._waiting[-1][1] is last or len(self._waiting) >= PIECES)
-        if last is not None and joins and len(last) + len(data) <= JOINED:
-            last.extend(data)
+        joins = last is not None and (self._waiting[-1] is last or len(self._waiting) >= PIECES)
+        if last is not None and joins and len(last.data) + len(data) <= JOINED:
+            last.data.extend(data)
         else:
-            self._last[stream] = piece = bytearray(data)
-            self._waiting.append((stream, piece))
+            self._last[stream] = piece = _Piece(stream, bytearray(data))
+            self._waiting.append(piece)
         self._size += len(data)
         self._readable.set()
 
@@ -68,10 +73,15 @@ class Outbox:
             self._writable.clear()
             await self._writable.wait()
         if self._wanted:
-            self._files.append((path, data))
+            self._waiting.append(Changed(0, path, data))
             self._size += len(data or b"")
             self._readable.set()
         return self._wanted
+
+    def looked(self) -> None:
+        """Queue the word that all files which had changed have been queued."""
+        self._waiting.append(Looked(0))
+        self._readable.set()
 
     def no_more_files(self) -> None:
         """Let the writer through: nobody waits for files any more."""
@@ -99,21 +109,22 @@ class Outbox:
                 version, self._version = self._version, None
                 yield Started(seq, version)
             while self._waiting:
-                stream, data = self._waiting.popleft()
-                if self._last.get(stream) is data:
-                    del self._last[stream]
-                self._size -= len(data)
-                self._writable.set()
                 seq += 1
-                yield Output(seq, stream, bytes(data))
-            while self._files and not self._waiting:
-                path, content = self._files.popleft()
-                self._size -= len(content or b"")
+                item = self._waiting.popleft()
+                if isinstance(item, _Piece):
+                    if self._last.get(item.stream) is item:
+                        del self._last[item.stream]
+                    self._size -= len(item.data)
+                elif isinstance(item, Changed):
+                    self._size -= len(item.data or b"")
                 self._writable.set()
-                seq += 1
-                yield Changed(seq, path, content)
-            if self._exited is not None and not self._waiting and not self._files:
+                yield (
+                    Output(seq, item.stream, bytes(item.data))
+                    if isinstance(item, _Piece)
+                    else replace(item, seq=seq)
+                )
+            if self._exited is not None and not self._waiting:
                 yield replace(self._exited, seq=seq + 1)
                 return
-            if not self._waiting and not self._files and self._version is None:
+            if not self._waiting and self._version is None:
                 self._readable.clear()

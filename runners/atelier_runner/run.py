@@ -56,6 +56,10 @@ class Run:
         self._tree_cpu = 0.0
         self._wall = 0.0
         self._collection: Collection | None = None
+        self._known = set(spec.files)
+        """Paths that the agent may say are gone."""
+        self._looking = 0
+        self._found_now: Collection | None = None
 
     @property
     def ended(self) -> bool:
@@ -108,6 +112,7 @@ class Run:
         check_files({path: data or b"" for path, data in files.items()}, self._spec.limits)
         await self._begun.wait()
         writer = self._sandbox.writer
+        self._known.update(files)
         with contextlib.suppress(ConnectionError, RuntimeError):
             for frame in frames.encode_changes(files):
                 if self._ended:
@@ -171,7 +176,7 @@ class Run:
         """Take in the files that the program wrote; whatever goes wrong ends only this."""
         if (wanted := self._spec.collect) is None:
             return
-        self._collection = Collection(self._spec, wanted, self._outbox.changed)
+        self._collection = Collection(self._known, wanted, self._outbox.changed)
         with contextlib.suppress(TimeoutError, OSError, frames.BadFrame):
             async with asyncio.timeout(wanted.seconds):
                 await self._collection.take(self._sandbox.reader)
@@ -224,6 +229,8 @@ class Run:
                 if left:
                     await self._outbox.output(stream, payload[:left])
                 left = max(0, left - len(payload))
+            elif self._looking and kind in frames.FILES:
+                await self._found(kind, payload)
             elif kind == frames.EXIT:
                 self._agent_said = frames.json_object(payload)
                 return
@@ -232,6 +239,23 @@ class Run:
                 return
             else:
                 raise frames.BadFrame(f"the sandbox sent a frame of kind {kind}")
+
+    async def look(self) -> None:
+        """Let what has changed since the last look come as events, then `Looked`; nothing once it has ended."""
+        await self._begun.wait()
+        if self._spec.collect is not None and not self._ended:
+            self._looking += 1
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                self._sandbox.writer.write(frames.encode(frames.LOOK))
+
+    async def _found(self, kind: int, payload: bytes) -> None:
+        """Take the next frame of what a look has found."""
+        assert self._spec.collect is not None
+        self._found_now = self._found_now or Collection(self._known, self._spec.collect, self._outbox.changed)
+        if await self._found_now.add(kind, payload):
+            self._found_now = None
+            self._looking -= 1
+            self._outbox.looked()
 
     async def _watch(self) -> None:
         """Look at what has been used, the more often the nearer the limit."""

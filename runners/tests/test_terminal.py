@@ -10,9 +10,12 @@ import pytest_asyncio
 
 from atelier_runner import (
     Backend,
+    Changed,
+    Collect,
     Exited,
     LanguageUnknown,
     Limits,
+    Looked,
     Output,
     Reason,
     Spec,
@@ -239,3 +242,87 @@ async def test_without_an_entry_there_must_be_a_terminal_and_a_prompt(backend: B
         await backend.start(Spec("bash", "", {}, LIMITS))
     with pytest.raises(LanguageUnknown):
         await backend.start(Spec("c", "", {}, LIMITS, terminal=Window(80, 24)))
+
+
+async def test_what_it_writes_comes_back_while_it_runs(backend: Backend) -> None:
+    spec = Spec("bash", "", FILES, LIMITS, terminal=Window(80, 24), collect=Collect())
+    run = await backend.start(spec)
+    changes: list[tuple[str, bytes | None]] = []
+    printed = b""
+    steps = [
+        b"echo new > made.txt; rm hello.py; echo st''ep1\n",
+        b"echo more >> made.txt; touch notes.txt; echo st''ep2\n",
+        b"head -c 300000 /dev/zero > big; mv made.txt moved.txt; echo st''ep3\n",
+        b"echo last > last.txt; exit\n",
+    ]
+    looked = 0
+    await backend.write(run, steps[0])
+    async for event in backend.events(run):
+        if isinstance(event, Output):
+            printed += event.data
+            if b"step%d\r\n" % (looked + 1) in printed:
+                printed = b""
+                await backend.look(run)
+        elif isinstance(event, Changed):
+            changes.append((event.path, event.data))
+        elif isinstance(event, Looked):
+            looked += 1
+            if looked == 1:
+                assert sorted(changes) == [("hello.py", None), ("made.txt", b"new\n")]
+                await backend.place(run, {"placed.txt": b"from outside\n", "moved.txt": b"in the way\n"})
+            elif looked == 2:
+                assert changes == [("made.txt", b"new\nmore\n")]
+            else:
+                assert sorted(changes, key=lambda change: change[0]) == [
+                    ("big", bytes(300_000)),
+                    ("made.txt", None),
+                    ("moved.txt", b"new\nmore\n"),
+                ]
+            changes.clear()
+            await backend.write(run, steps[looked])
+        elif isinstance(event, Exited):
+            assert changes == [("last.txt", b"last\n")]
+            assert event.collected is not None
+            assert event.collected.complete
+    assert looked == 3
+
+
+async def test_looks_while_files_change_all_the_time_end_with_what_is_there(backend: Backend) -> None:
+    program = b"""
+import os, random
+end = 0
+for n in range(3000):
+    name = f"f{random.randrange(20)}"
+    what = random.random()
+    if what < 0.2 and os.path.exists(name):
+        os.remove(name)
+    elif what < 0.3:
+        os.replace(name, f"f{random.randrange(20)}") if os.path.exists(name) else None
+    else:
+        with open(name, random.choice("wa")) as file:
+            file.write("x" * random.randrange(300_000) if what < 0.5 else str(n))
+print("over", flush=True)
+input()
+"""
+    spec = Spec("python", "m.py", {"m.py": program}, LIMITS, terminal=Window(80, 24), collect=Collect())
+    run = await backend.start(spec)
+    here: dict[str, bytes | None] = {}
+    looks = 0
+    over = False
+    await backend.look(run)
+    async for event in backend.events(run):
+        if isinstance(event, Output):
+            over = over or b"over" in event.data
+        elif isinstance(event, Changed):
+            here[event.path] = event.data
+        elif isinstance(event, Looked):
+            looks += 1
+            if not over:
+                await backend.look(run)
+            elif over:
+                seen = dict(here)
+                await backend.write(run, b"\n")
+        elif isinstance(event, Exited):
+            assert (event.reason, event.code) == (Reason.EXITED, 0), event
+    assert looks > 3
+    assert here.keys() == seen.keys()

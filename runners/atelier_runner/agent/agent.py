@@ -275,6 +275,10 @@ class Placing:
         self.beside = f"{folder}/.atelier-{os.getpid()}-{id(self)}"
         self.handle = os.open(self.beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
 
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+        write_all(self.handle, data)
+
     def finish(self, keep: bool) -> None:
         """Put what was written in place, or throw it away."""
         os.close(self.handle)
@@ -312,11 +316,21 @@ class Carrier:
     With a terminal, its master is both the program's stdin and its one output.
     """
 
-    def __init__(self, pid: int, stdin: int, outputs: dict[int, bytes], wakeup: int) -> None:
+    def __init__(
+        self,
+        pid: int,
+        stdin: int,
+        outputs: dict[int, bytes],
+        wakeup: int,
+        wanted: dict | None,
+        laid: collect.Laid,
+    ) -> None:
         self.pid = pid
         self.stdin = stdin
         self.outputs = outputs
         self.terminal = stdin in outputs
+        self.wanted = wanted
+        self.laid = laid
         self.wakeup = wakeup
         self.incoming = bytearray()
         self.placing: Placing | None = None
@@ -389,6 +403,8 @@ class Carrier:
                     self.closing = True
             elif kind in b"FMDG":
                 self.place(kind, bytes(self.incoming[HEADER.size : end]))
+            elif kind == ord("Q") and self.wanted is not None:
+                collect.collect(WORK, self.wanted, self.laid, send, live=True)
             elif kind == ord("W") and self.terminal and length == 4:
                 set_window(self.stdin, *struct.unpack(">HH", self.incoming[HEADER.size : end]))
             del self.incoming[:end]
@@ -399,18 +415,24 @@ class Carrier:
         try:
             if kind == ord("M"):
                 if self.placing is not None:
-                    write_all(self.placing.handle, payload)
+                    self.placing.write(payload)
+                    self.laid.add(payload)
                 return
             done, self.placing = self.placing, None
             if done is not None:
                 done.finish(keep=True)
+                self.laid.end()
             if kind == ord("F"):
                 size = struct.unpack_from(">H", payload)[0]
-                self.placing = Placing(payload[2 : 2 + size].decode())
-                write_all(self.placing.handle, payload[2 + size :])
+                path, data = payload[2 : 2 + size].decode(), payload[2 + size :]
+                self.placing = Placing(path)
+                self.placing.write(data)
+                self.laid.begin(path, data)
             elif kind == ord("D"):
+                path = payload.decode()
+                self.laid.forget(path)
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    os.unlink(f"{WORK}/{payload.decode()}")
+                    os.unlink(f"{WORK}/{path}")
         except (OSError, ValueError) as error:
             if self.placing is not None:
                 broken, self.placing = self.placing, None
@@ -532,7 +554,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, kill_everybody)
     write_all(specs_write, json.dumps(spec).encode())
     os.close(specs_write)
-    carrier = Carrier(pid, stdin, outputs, wakeup)
+    carrier = Carrier(pid, stdin, outputs, wakeup, wanted, laid)
     carrier.run(alone=wanted is not None)
     assert carrier.status is not None
     said = {**outcome(carrier.status), "built": not marked(marks)}

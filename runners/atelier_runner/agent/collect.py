@@ -1,9 +1,10 @@
 """Finds what a program wrote into the working folder and sends it: new files, changed ones, and which are gone.
 
-It works when nothing of the program runs any more, and all the same as if something did: each entry is first held by
+At the end it works when nothing of the program runs any more, and all the same as if something did: each entry is first held by
 a descriptor that opens nothing (O_PATH, no link followed), looked at through it, and only a regular file or a folder
 is then opened, through that very descriptor. What has changed is known by its bytes: times can be set, and a mapped
 page of a tmpfs changes without touching them. Everything is bounded; what is left out is counted, the first are named.
+A look while the program runs trusts times for what it has seen before, so that it can be had every second.
 
 Standard library only, like the agent, beside which it lies in the sandbox.
 """
@@ -14,21 +15,24 @@ import json
 import os
 import stat
 import struct
+import time
 from _blake2 import blake2b
 from collections.abc import Callable
 
 CHUNK = 128 * 1024
 DEPTH = 48
+SETTLED = 50_000_000  # nanoseconds, some ticks of the clock that stamps files
 PATH_BYTES = 1024
 NAMED = 50  # of what is left out; the rest is a number
 HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Laid:
-    """What was laid out before the program began: size and digest by path."""
+    """What the host knows: size and digest by path. `stamps`: how a file looked when it was last read as such."""
 
     def __init__(self) -> None:
         self.files: dict[str, tuple[int, bytes]] = {}
+        self.stamps: dict[str, tuple[int, int, int]] = {}
         self._path: str | None = None
 
     def begin(self, path: str, data: bytes) -> None:
@@ -45,17 +49,29 @@ class Laid:
         """The last file is complete."""
         if self._path is not None:
             self.files[self._path] = (self._size, self._digest.digest())
+            self.stamps.pop(self._path, None)
             self._path = None
 
+    def forget(self, path: str) -> None:
+        """A file is gone, and the host knows."""
+        self.files.pop(path, None)
+        self.stamps.pop(path, None)
 
-def collect(work: str, wanted: dict, laid: Laid, send: Callable[[bytes, bytes], None]) -> None:
-    """Send what has changed beneath `work`, then the summary."""
+
+def collect(
+    work: str, wanted: dict, laid: Laid, send: Callable[[bytes, bytes], None], *, live: bool = False
+) -> None:
+    """Send what has changed beneath `work`, then the summary; `live`: the program goes on."""
     root = os.open(work, HOLD | os.O_DIRECTORY)
-    walk = Walk(wanted, laid.files, send)
+    walk = Walk(wanted, laid, send, live)
     walk.folder(root, "", 0)
-    for path in laid.files:
+    for path in [
+        path for path in laid.files if path not in walk.sent
+    ]:  # one that just went is told the next time
         if not any(walk.ignored(part) for part in path.split("/")) and is_gone(root, path):
             send(b"D", path.encode())
+            laid.forget(path)
+    os.close(root)
     named = [[path.encode(errors="replace").decode()[:PATH_BYTES], why] for path, why in walk.named]
     send(b"L", json.dumps({"left_out": named, "count": walk.count}).encode())
 
@@ -82,7 +98,9 @@ def is_gone(root: int, path: str) -> bool:
 class Walk:
     """One walk over the folder, with what it may still take."""
 
-    def __init__(self, wanted: dict, laid: dict, send: Callable[[bytes, bytes], None]) -> None:
+    def __init__(
+        self, wanted: dict, laid: Laid, send: Callable[[bytes, bytes], None], live: bool = False
+    ) -> None:
         self.files = wanted["files"]
         self.file_bytes = wanted["file_bytes"]
         self.bytes = wanted["total_bytes"]
@@ -90,6 +108,8 @@ class Walk:
         self.names = frozenset(name for name in wanted["ignored"] if not name.startswith("*"))
         self.endings = tuple(name[1:] for name in wanted["ignored"] if name.startswith("*"))
         self.laid = laid
+        self.live = live
+        self.sent: set[str] = set()
         self.send = send
         self.named: list[tuple[str, str]] = []
         self.count = 0
@@ -143,19 +163,28 @@ class Walk:
             elif status.st_nlink != 1:
                 self.leave_out(path, "hard_link")
             else:
-                self.file(held, path, status.st_size)
+                self.file(held, path, status)
         except OSError:
             self.leave_out(path, "unreadable")
         finally:
             if held >= 0:
                 os.close(held)
 
-    def file(self, held: int, path: str, size: int) -> None:
-        """Send a file unless it is as it was laid out."""
-        known = self.laid.get(path)
+    def file(self, held: int, path: str, status: os.stat_result) -> None:
+        """Send a file unless it is as the host knows it."""
+        size = status.st_size
+        known = self.laid.files.get(path)
+        stamp = (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+        if self.live and known is not None and known[0] == size and self.laid.stamps.get(path) == stamp:
+            return
+        settled = (
+            time.time_ns() - status.st_ctime_ns > SETTLED
+        )  # else it may change without its times doing so
         opened = reopen(held, os.O_RDONLY | os.O_NONBLOCK, 0o600)
         try:
             if known is not None and known[0] == size and known[1] == digest(opened):
+                if settled:
+                    self.laid.stamps[path] = stamp
                 return
             if size > self.file_bytes:
                 self.leave_out(path, "too_large")
@@ -167,18 +196,27 @@ class Walk:
                 self.files -= 1
                 self.bytes -= size
                 os.lseek(opened, 0, os.SEEK_SET)
-                self.pass_on(opened, path.encode(), size)
+                self.sent.add(path)
+                found = self.pass_on(opened, path.encode(), size)
+                self.laid.files[path] = (size, found)
+                self.laid.stamps.pop(path, None)
+                if settled:
+                    self.laid.stamps[path] = stamp
         finally:
             os.close(opened)
 
-    def pass_on(self, opened: int, name: bytes, size: int) -> None:
-        """Send a file's bytes."""
-        part = os.read(opened, min(CHUNK, size))
-        self.send(b"N", struct.pack(">HQ", len(name), size) + name + part)
-        while part and size > len(part):
+    def pass_on(self, opened: int, name: bytes, size: int) -> bytes:
+        """Send a file's bytes; returns the digest of what was sent. What becomes shorter meanwhile is filled with zeros."""
+        found = blake2b()
+        kind, head = b"N", struct.pack(">HQ", len(name), size) + name
+        while True:
+            part = os.read(opened, min(CHUNK, size)) or bytes(min(CHUNK, size))
+            self.send(kind, head + part)
+            found.update(part)
+            kind, head = b"A", b""
             size -= len(part)
-            part = os.read(opened, min(CHUNK, size))
-            self.send(b"A", part)
+            if size <= 0:
+                return found.digest()
 
 
 def reopen(held: int, flags: int, mode: int) -> int:

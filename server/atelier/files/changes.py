@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
-from atelier.files.service import read_text
+from atelier.files.service import Given, read_text
 from atelier.files.store import read_tree
 from atelier.files.tree import Node
 from atelier.ids import TREE, document_key
@@ -14,12 +14,15 @@ from atelier.services import Services
 
 
 class Changes:
-    """Follows the log of each text and of the tree; a context manager. Looking costs nothing while nothing changed."""
+    """Follows the log of each text and of the tree; a context manager. Looking costs nothing while nothing changed.
+
+    `given` is what the copy has, and of which file each path is: what came from `take` and was said by `wrote`.
+    """
 
     def __init__(self, services: Services, session_id: str) -> None:
+        self.given = Given({}, {})
         self._services = services
         self._session_id = session_id
-        self._shown: dict[str, Node] = {}
         self._stale: set[str] = set()
         self._unfollow: dict[str, Callable[[], None]] = {}
 
@@ -40,8 +43,13 @@ class Changes:
         key = document_key(self._session_id, document_id)
         self._unfollow[document_id] = self._services.log.follow(key, changed)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something has changed, as far as is known."""
+        return bool(self._stale)
+
     async def take(self) -> dict[str, bytes | None]:
-        """Return the files that are new or changed, and None for those that are gone; the first time, all of them.
+        """Return what the copy must be given: new and changed files, None for those that are gone; at first, all.
 
         What could not be read because of an error is there again the next time.
         """
@@ -55,24 +63,52 @@ class Changes:
             raise
 
     async def _take(self, stale: set[str]) -> dict[str, bytes | None]:
-        shown = self._shown
+        shown, content = self.given.nodes, self.given.content
         if TREE in stale:
             nodes = (await read_tree(self._services, self._session_id)).nodes
             shown = {node.path: node for node in nodes if node.kind != "folder"}
-            for document_id in {node.id for node in shown.values() if node.kind == "text"} - set(
-                self._unfollow
-            ):
+            texts = {node.id for node in shown.values() if node.kind == "text"}
+            for document_id in texts - self._unfollow.keys():
                 self._follow(
                     document_id
                 )  # before it is read: what comes while it is read makes it stale again
-                stale.add(document_id)
                 self._stale.discard(document_id)
-        found: dict[str, bytes | None] = {path: None for path in self._shown if path not in shown}
+                stale.add(document_id)
+        found: dict[str, bytes | None] = {path: None for path in content if path not in shown}
         for path, node in shown.items():
-            before = self._shown.get(path)
-            if node.kind == "text" and (node.id in stale or before is None or before.id != node.id):
-                found[path] = (await read_text(self._services, self._session_id, node)).encode()
-            elif node.kind == "blob" and node.blob and (before is None or before.blob != node.blob):
-                found[path] = b"".join([chunk async for chunk in self._services.blobs.read(node.blob)])
-        self._shown = shown
+            if self._may_differ(path, node, stale):
+                now = await self._read(node)
+                if content.get(path) != now:
+                    found[path] = now
+        for path, data in found.items():
+            if data is None:
+                del content[path]
+            else:
+                content[path] = data
+        self.given = Given(content, shown)
         return found
+
+    def _may_differ(self, path: str, node: Node, stale: set[str]) -> bool:
+        before = self.given.nodes.get(path)
+        if path not in self.given.content or before is None or before.id != node.id:
+            return True
+        return node.id in stale if node.kind == "text" else before.blob != node.blob
+
+    async def _read(self, node: Node) -> bytes:
+        if node.kind == "text":
+            return (await read_text(self._services, self._session_id, node)).encode()
+        if not node.blob:
+            return b""
+        return b"".join([chunk async for chunk in self._services.blobs.read(node.blob)])
+
+    async def wrote(self, files: Mapping[str, bytes | None], places: Mapping[str, str]) -> None:
+        """Take note of what was changed in the copy, and where in the session it has been put."""
+        nodes = {node.path: node for node in (await read_tree(self._services, self._session_id)).nodes}
+        for path, data in files.items():
+            self.given.nodes.pop(path, None)
+            if data is None:
+                self.given.content.pop(path, None)
+                continue
+            self.given.content[path] = data
+            if places.get(path) == path and path in nodes:
+                self.given.nodes[path] = nodes[path]

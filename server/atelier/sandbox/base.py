@@ -93,12 +93,19 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A file as it is at the end."""
+    """A file as it is at the end, or at the moment of a `look`."""
 
     seq: int
     path: str
     data: bytes | None
     """None: it was given and is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A `look` is over: whatever had changed has come."""
+
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,7 @@ class Exited:
     """None: nothing was asked for, or nothing could be collected: cancelled, out of memory, not compiled, lost."""
 
 
-Event = Started | Output | Changed | Exited
+Event = Started | Output | Changed | Looked | Exited
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +195,13 @@ class Sandbox(Protocol):
 
         Raises:
             Invalid: `path_invalid`, `files_too_large`.
+        """
+        ...
+
+    async def look(self, run: str) -> None:
+        """Let what has been written since the last look come as `Changed` events, and then one `Looked`.
+
+        Nothing comes for a run without `collect`, and none for one that has ended.
         """
         ...
 

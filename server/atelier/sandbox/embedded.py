@@ -17,6 +17,7 @@ from atelier.sandbox.base import (
     Exited,
     Language,
     LeftOut,
+    Looked,
     Output,
     Reason,
     RunSpec,
@@ -74,6 +75,10 @@ class EmbeddedSandbox:
         with _translated():
             await self._backend.place(run, files)
 
+    async def look(self, run: str) -> None:
+        """Let what has been written so far come as events."""
+        await self._backend.look(run)
+
     async def resize(self, run: str, window: Window) -> None:
         """Change the size of a run's terminal."""
         with _translated():
@@ -96,6 +101,8 @@ def _event(event: runner.Event) -> Event:
             return Output(seq, stream, data)
         case runner.Changed(seq, path, content):
             return Changed(seq, path, content)
+        case runner.Looked(seq):
+            return Looked(seq)
         case runner.Exited():
             return Exited(
                 event.seq,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import asdict
 
 from atelier.sandbox import Window
 from atelier.services import Services
 from atelier.terminals import relay
-from atelier.terminals.screen import Screen
+from atelier.terminals.screen import Screen, Typist
 
 _ASK_SECONDS = 5.0
 _SILENT_SECONDS = 20.0
@@ -26,10 +27,11 @@ class Mirror:
         self._id = terminal_id
         self._asked = 0.0
 
-    async def type(self, data: bytes) -> None:
+    async def type(self, data: bytes, typist: Typist) -> None:
         """Hand keys to the process that holds it."""
         for start in range(0, len(data), relay.PIECE):
-            await relay.ask(self._bus, self._id, "type", data=data[start : start + relay.PIECE])
+            keys = data[start : start + relay.PIECE]
+            await relay.ask(self._bus, self._id, "type", data=keys, typist=asdict(typist))
 
     async def resize(self, window: Window) -> None:
         """Ask for a size."""

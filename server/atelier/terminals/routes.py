@@ -19,6 +19,7 @@ from atelier.auth import (
     Action,
     Caller,
     CallerDep,
+    Role,
     access_topic,
     allows,
     limiter_of,
@@ -33,7 +34,7 @@ from atelier.services import Services
 from atelier.terminals.held import Held
 from atelier.terminals.mirror import Mirror
 from atelier.terminals.schemas import NewTerminal, Terminal, TerminalList
-from atelier.terminals.screen import Viewer
+from atelier.terminals.screen import Typist, Viewer
 from atelier.terminals.service import Terminals
 
 router = APIRouter(prefix="/api/v1", tags=["terminals"])
@@ -105,7 +106,7 @@ async def open_socket(
     except AtelierError as error:
         await socket.close(error.close_code, error.code)
         return
-    seat = _Seat(socket, terminal, Viewer(caller.user_id, caller.display_name), allows(role, Action.RUN))
+    seat = _Seat(socket, terminal, Viewer(caller.user_id, caller.display_name), role)
     terminal.screen.enter(seat.viewer, after)
     await seat.tell_others()
     jobs = [
@@ -130,9 +131,9 @@ async def open_socket(
 class _Seat:
     """One connection to one terminal."""
 
-    def __init__(self, socket: WebSocket, terminal: Held | Mirror, viewer: Viewer, may_type: bool) -> None:
+    def __init__(self, socket: WebSocket, terminal: Held | Mirror, viewer: Viewer, role: Role) -> None:
         self.viewer = viewer
-        self._socket, self._terminal, self._may_type = socket, terminal, may_type
+        self._socket, self._terminal, self._role = socket, terminal, role
 
     async def tell_others(self) -> None:
         self._terminal.screen.wake()
@@ -182,13 +183,14 @@ class _Seat:
     async def _keys(self, keys: bytes) -> None:
         if len(keys) > _LONGEST:
             raise TooLarge("message_too_large", f"At most {_LONGEST} bytes are typed at once.")
-        if self._may_type:
-            await self._terminal.type(keys)
+        if allows(self._role, Action.RUN):
+            may_edit = allows(self._role, Action.EDIT)
+            await self._terminal.type(keys, Typist(self.viewer.user_id, self.viewer.name, may_edit))
 
     async def _take(self, said: dict[str, Any]) -> None:
         if said["type"] == "shown":
             self._terminal.screen.acknowledge(self.viewer, int(said["place"]))
-        elif said["type"] == "resize" and self._may_type:
+        elif said["type"] == "resize" and allows(self._role, Action.RUN):
             await self._terminal.resize(Window(int(said["columns"]), int(said["rows"])))
 
     async def watch_access(self, services: Services, session_id: str, caller: Caller) -> None:
@@ -202,7 +204,7 @@ class _Seat:
                 if role is None:
                     await self._socket.close(_ACCESS_ENDED, "access_ended")
                     return
-                self._may_type = allows(role, Action.RUN)
+                self._role = role
 
     async def _say(self, message: dict[str, Any]) -> None:
         await self._socket.send_text(json.dumps(message, separators=(",", ":")))

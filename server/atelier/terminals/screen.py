@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from atelier.sandbox import Window
 from atelier.terminals.tape import Tape
@@ -18,12 +18,13 @@ AHEAD = 256 * 1024
 PIECE = 32 * 1024
 
 
-class Hand(Protocol):
-    """What does to the program what viewers want: the terminal itself, or a message to the process that holds it."""
+@dataclass(frozen=True, slots=True)
+class Typist:
+    """Who types, and whether what comes of it may become edits."""
 
-    async def type(self, data: bytes) -> None: ...
-
-    async def resize(self, window: Window) -> None: ...
+    user_id: str
+    name: str
+    may_edit: bool
 
 
 @dataclass(slots=True, eq=False)

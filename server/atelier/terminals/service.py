@@ -11,7 +11,7 @@ from prometheus_client import Gauge
 from sqlalchemy import RowMapping
 
 from atelier import files, times
-from atelier.auth import Action, Caller, require
+from atelier.auth import Action, Caller, allows, require
 from atelier.errors import AtelierError, Conflict, NotFound, TooMany
 from atelier.events import publish
 from atelier.ids import new_id
@@ -23,6 +23,7 @@ from atelier.terminals import queries, relay
 from atelier.terminals.held import Held
 from atelier.terminals.mirror import Mirror
 from atelier.terminals.schemas import NewTerminal, Terminal
+from atelier.terminals.screen import Typist
 
 logger = structlog.get_logger(__name__)
 OPEN = Gauge("atelier_terminals_open", "Terminals that this process holds")
@@ -75,7 +76,7 @@ class Terminals:
             Unavailable: `sandbox_unavailable`.
         """
         async with self._services.db.begin() as db:
-            await require(db, session_id, caller.user_id, Action.RUN)
+            role = await require(db, session_id, caller.user_id, Action.RUN)
             there = await queries.count(db, session_id)
         limits = self._services.limits
         if there >= limits.terminals_per_session:
@@ -92,7 +93,8 @@ class Terminals:
                 next_step="Close one, or try again later.",
             )
         language, title = await self._language(session_id, asked)
-        held = Held(self._services, session_id, new_id("trm"), Window(asked.columns, asked.rows))
+        opener = Typist(caller.user_id, caller.display_name, allows(role, Action.EDIT))
+        held = Held(self._services, session_id, new_id("trm"), Window(asked.columns, asked.rows), opener)
         self._opening += 1
         try:
             await held.start(language, asked.entry or "", asked.args)
@@ -205,8 +207,8 @@ class Terminals:
                     continue
                 try:
                     match asked:
-                        case {"do": "type", "data": bytes(data)}:
-                            await held.type(data)
+                        case {"do": "type", "data": bytes(data), "typist": dict(typist)}:
+                            await held.type(data, Typist(**typist))
                         case {"do": "resize", "columns": int(columns), "rows": int(rows)}:
                             await held.resize(Window(columns, rows))
                         case {

@@ -206,10 +206,8 @@ class Schedule:
                 found[0]
             ) == len(found):
                 return states[0][what]
-            assert time.monotonic() < end, [
-                (peer.name, state["synced"], state["unsynced"], state["closed"], state[what], state["vector"])
-                for peer, state in zip(peers, states, strict=True)
-            ]
+            if time.monotonic() > end:
+                raise AssertionError(difference(peers, states, what))
             await asyncio.sleep(0.01)
 
     async def compare(self) -> None:
@@ -232,6 +230,24 @@ class Schedule:
         async with open_log(self.where.log_url) as log:
             assert await text_of(log, document_key(self.place.session, self.document)) == text
             assert await map_of(log, document_key(self.place.session, "tree"), "files") == tree
+
+
+def difference(peers: list[Peer], states: list[dict[str, Any]], what: str) -> str:
+    """Say of each client what it thinks of itself, and where it differs from the first."""
+    lines = []
+    for peer, state in zip(peers, states, strict=True):
+        mine, first = state[what], states[0][what]
+        at = next((n for n, (a, b) in enumerate(zip(mine, first, strict=False)) if a != b), -1)
+        same = (
+            "the same"
+            if mine == first
+            else f"{len(mine)} to {len(first)}, other from {at} on: {str(mine[at:])[:80]!r}"
+        )
+        lines.append(
+            f"{peer.name}: synced {state['synced']}, unsynced {state['unsynced']}, closed {state['closed']}, "
+            f"vector {state['vector']}, {what} {same}"
+        )
+    return "\n".join(["they do not come together", *lines])
 
 
 @dataclass(slots=True)

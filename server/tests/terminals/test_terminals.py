@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -183,8 +184,84 @@ async def test_a_command_finds_the_files_as_they_are_in_the_editor_at_that_momen
         assert b"gone.txt" not in ada.all
         await ada.type("echo mine > main.py; cat main.py\n")
         await ada.until("mine\r\n")
-        await ada.type("cat main.py\n")  # nobody changed it in the editor: it stays
-        await ada.until("mine\r\n")
+
+
+async def until_text(world: World, path: str, text: str | None) -> None:
+    """Wait until a file of the session is as said; None: gone."""
+    end = asyncio.get_running_loop().time() + 15
+    while True:
+        answer = await world.call("Ada", "GET", f"/sessions/{world.session}/files/{path}")
+        found = answer.text if answer.is_success else None
+        if found == text:
+            return
+        assert asyncio.get_running_loop().time() < end, (path, found)
+        await asyncio.sleep(0.05)
+
+
+async def test_what_a_terminal_writes_is_in_the_session_and_merges_with_what_others_type(
+    world: World,
+) -> None:
+    await world.put("Ada", "shared.txt", "one\ntwo\nthree\n")
+    await world.put("Ada", "gone.txt", "x")
+    terminal = await open_terminal(world)
+    async with seat(world, "Ada", terminal) as ada, seat(world, "Bob", terminal) as bob:
+        await bob.type("mkdir -p out; echo made > out/new.txt; rm gone.txt; head -c 9 /dev/zero > out/raw\n")
+        await until_text(world, "out/new.txt", "made\n")
+        await until_text(world, "gone.txt", None)
+        await until_text(world, "out/raw", "\0" * 9)
+        await bob.type("echo again >> out/new.txt\n")
+        await until_text(world, "out/new.txt", "made\nagain\n")
+        # Both at once, in different lines: both are there, here and there.
+        await world.put("Ada", "shared.txt", "one\ntwo\nthree by Ada\n")
+        await bob.type("sed -i 's/one/one by Bob/' shared.txt; cat shared.txt\n")
+        await bob.until("one by Bob\r\ntwo\r\nthree by Ada\r\n")
+        await until_text(world, "shared.txt", "one by Bob\ntwo\nthree by Ada\n")
+        await ada.type("echo 'last word' > last.txt; exit\n")
+        await ada.ended()
+        await until_text(world, "last.txt", "last word\n")
+    files = (await world.call("Ada", "GET", f"/sessions/{world.session}/files")).json()["items"]
+    document = next(item["document_id"] for item in files if item["path"] == "out/new.txt")
+    past = await world.call("Ada", "GET", f"/sessions/{world.session}/documents/{document}/history")
+    assert "Bob" in past.text
+
+
+async def test_edits_typed_all_the_while_meet_a_program_that_writes_the_same_file(world: World) -> None:
+    await world.put("Ada", "both.txt", "editor 0\n-\n-\n-\nprogram 0\n")
+    terminal = await open_terminal(world)
+    async with seat(world, "Bob", terminal) as bob:
+        await bob.type(
+            "for n in $(seq 12); do sed -i \"s/program .*/program $n/\" both.txt; sleep 0.3; done; echo fin''ished\n"
+        )
+        for n in range(1, 30):
+            text = await world.text("Ada", "both.txt")
+            await world.put("Ada", "both.txt", re.sub(r"editor \d+", f"editor {n}", text))
+            await asyncio.sleep(0.1)
+        await bob.until("finished")
+        await until_text(world, "both.txt", "editor 29\n-\n-\n-\nprogram 12\n")
+        await bob.type("cat both.txt\n")
+        await bob.until("editor 29\r\n-\r\n-\r\n-\r\nprogram 12\r\n")
+
+
+async def test_who_may_run_but_not_edit_changes_nothing_in_the_session(world: World) -> None:
+    await world.put("Ada", "main.py", "print('safe')\n")
+    terminal = await open_terminal(world)
+    async with seat(world, "Ada", terminal) as ada, seat(world, "Rik", terminal) as rik:
+        await ada.type("echo by Ada > ada.txt\n")
+        await ada.until("ada.txt\r\n")
+        await rik.type("echo bad > main.py; echo by Rik > rik.txt\n")
+        await ada.until("stays in this terminal: Rik may run but not edit")
+        await ada.type("echo later > later.txt; cat rik.txt\n")
+        await ada.until("by Rik\r\n")
+        await until_text(world, "ada.txt", "by Ada\n")
+        await asyncio.sleep(2.5)
+        assert await world.text("Ada", "main.py") == "print('safe')\n"
+        for path in ("rik.txt", "later.txt"):
+            await until_text(world, path, None)
+    own = await open_terminal(world, "Rik")
+    async with seat(world, "Rik", own) as rik:
+        await rik.type("echo x > own.txt; exit\n")
+        await rik.ended()
+    await until_text(world, "own.txt", None)
 
 
 async def test_who_comes_back_gets_what_is_missing_and_who_comes_late_all_that_is_kept(world: World) -> None:
