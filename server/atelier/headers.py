@@ -6,10 +6,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Scripts come from this server alone, and none is inline. Styles may be: CodeMirror writes a style element, and
-# editors set widths on elements. Images may be data: and blob: for previews.
+# editors set widths on elements. Images may be data: and blob: for previews. Frames are pages that programs made, each
+# answered with a policy of its own (`runs/showing.py`); that they come from here alone also keeps them from going elsewhere.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self'; "
-    "connect-src 'self' {sockets}; worker-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
+    "connect-src 'self' {sockets}; frame-src 'self'; worker-src 'self'; manifest-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
 

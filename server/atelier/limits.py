@@ -89,6 +89,14 @@ class Limits:
     """What a run may write, in MiB."""
     run_output_bytes: int = 1024 * 1024
     """What a run may print, both streams together."""
+    run_files: int = 100
+    """New and changed files that a run hands back."""
+    run_files_bytes: int = 32 * 1024 * 1024
+    """All of them together; a run that ends holds as much of the server's memory for a moment."""
+    run_shown_bytes: int = 16 * 1024 * 1024
+    """What stays with a run to be shown: figures, images, pages, tables."""
+    session_shown_bytes: int = 64 * 1024 * 1024
+    """What stays with all runs of a session; older runs' goes first."""
     terminals_per_session: int = 8
     """Open terminals of one session."""
     concurrent_terminals: int = 16

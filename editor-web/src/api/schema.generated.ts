@@ -841,9 +841,29 @@ export interface paths {
         };
         /**
          * Get Run Events
-         * @description Stream a run's events: started, stdout, stderr, exited. Resume with Last-Event-ID; the stream ends after exited.
+         * @description Stream a run's events: started, stdout, stderr, files, exited. Resume with Last-Event-ID; the stream ends after exited.
          */
         get: operations["get_run_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/runs/{run_id}/files/{number}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Run File
+         * @description Return what a run left to be shown, as it was then. A page runs in a sandbox of its own, without an origin.
+         */
+        get: operations["read_run_file"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2065,6 +2085,8 @@ export interface components {
             ended_at: number | null;
             /** Entry */
             entry: string;
+            /** @description null: it wrote none, or none could be collected */
+            files?: components["schemas"]["RunFiles"] | null;
             /** Id */
             id: string;
             /** Language */
@@ -2092,6 +2114,89 @@ export interface components {
             user_id: string | null;
             /** User Name */
             user_name: string | null;
+        };
+        /**
+         * RunFile
+         * @description A file that the program made or changed, or a figure that it showed.
+         */
+        RunFile: {
+            /**
+             * Change
+             * @enum {string}
+             */
+            change: "created" | "changed";
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "file" | "figure";
+            /** Media Type */
+            media_type: string;
+            /**
+             * Number
+             * @description what is kept with the run: `GET …/files/{number}`
+             */
+            number: number | null;
+            /** Path */
+            path: string;
+            /**
+             * Place
+             * @description where it is in the session since then; null: it is not in the session
+             */
+            place: string | null;
+            /**
+             * Size
+             * @description bytes, as the program left it
+             */
+            size: number;
+        };
+        /**
+         * RunFiles
+         * @description What became of the files that a run wrote.
+         */
+        RunFiles: {
+            /**
+             * Complete
+             * @description false: there was no time to look at all of them
+             * @default true
+             */
+            complete: boolean;
+            /**
+             * Deleted
+             * @description in the trash since then
+             */
+            deleted?: string[];
+            /** Items */
+            items?: components["schemas"]["RunFile"][];
+            /**
+             * Left Out
+             * @description what was not taken over; the first 50
+             */
+            left_out?: components["schemas"]["RunLeftOut"][];
+            /**
+             * Left Out Count
+             * @default 0
+             */
+            left_out_count: number;
+            /**
+             * Not Written
+             * @description why nothing was written into the session
+             */
+            not_written?: string | null;
+            /**
+             * Undo Id
+             * @description give it to `POST …/undos/{id}` within an hour to take all of it back
+             */
+            undo_id?: string | null;
+        };
+        /** RunLeftOut */
+        RunLeftOut: {
+            /** Code */
+            code: string;
+            /** Path */
+            path: string;
+            /** Reason */
+            reason: string;
         };
         /** RunList */
         RunList: {
@@ -3993,6 +4098,37 @@ export interface operations {
             path: {
                 session_id: string;
                 run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_run_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                run_id: string;
+                number: number;
             };
             cookie?: never;
         };

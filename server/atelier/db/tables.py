@@ -187,6 +187,7 @@ runs = Table(
     Column("limits", JSON, nullable=False),
     Column("status", String(12), nullable=False),  # queued | running | ended
     Column("result", JSON),  # reason, code, signal, wall_seconds, cpu_seconds, peak_memory_bytes
+    Column("files", JSON),  # what became of what it wrote
     _time("created_at"),
     _time("started_at", nullable=True),
     _time("ended_at", nullable=True),
@@ -201,6 +202,17 @@ run_events = Table(
     Column("type", String(12), nullable=False),
     Column("data", JSON, nullable=False),
     _time("at"),
+)
+# What a run left to be shown, as it was then; goes with the run, or earlier when newer ones need the room.
+run_files = Table(
+    "run_files",
+    metadata,
+    Column("run_id", ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("path", String(1024), nullable=False),
+    Column("media_type", String(80), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
 )
 
 # Open terminals; one that has ended has no row.

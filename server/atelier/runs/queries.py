@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import RowMapping, delete, insert, or_, select, update
+from sqlalchemy import RowMapping, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from atelier.db.tables import run_events, runs, sessions, users
+from atelier.db.tables import run_events, run_files, runs, sessions, users
 
 
 async def add(db: AsyncConnection, **values: Any) -> None:
@@ -80,6 +80,37 @@ async def last_event(db: AsyncConnection, run_id: str) -> RowMapping | None:
         .limit(1)
     )
     return (await db.execute(query)).mappings().one_or_none()
+
+
+async def add_files(db: AsyncConnection, rows: list[dict[str, Any]]) -> None:
+    await db.execute(insert(run_files), rows)
+
+
+async def file_of(db: AsyncConnection, session_id: str, run_id: str, number: int) -> RowMapping | None:
+    query = (
+        select(run_files)
+        .join(runs, runs.c.id == run_files.c.run_id)
+        .where(runs.c.session_id == session_id, run_files.c.run_id == run_id, run_files.c.number == number)
+    )
+    return (await db.execute(query)).mappings().one_or_none()
+
+
+async def forget_shown(db: AsyncConnection, session_id: str, most: int) -> None:
+    """Remove what the oldest runs of a session keep to be shown, until the rest has at most so many bytes."""
+    query = (
+        select(run_files.c.run_id, func.sum(run_files.c.size).label("size"))
+        .join(runs, runs.c.id == run_files.c.run_id)
+        .where(runs.c.session_id == session_id)
+        .group_by(run_files.c.run_id, runs.c.created_at)
+        .order_by(runs.c.created_at.desc(), run_files.c.run_id.desc())
+    )
+    forgotten = []
+    for position, row in enumerate((await db.execute(query)).mappings()):
+        most -= row["size"]
+        if most < 0 and position:
+            forgotten.append(row["run_id"])
+    if forgotten:
+        await db.execute(delete(run_files).where(run_files.c.run_id.in_(forgotten)))
 
 
 async def forget_old(db: AsyncConnection, session_id: str, keep: int) -> None:

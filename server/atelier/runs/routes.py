@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Header, Request, Response
 from starlette.responses import StreamingResponse
 
 from atelier.auth import Action, CallerDep, limiter_of, require, role_in
@@ -18,6 +18,7 @@ from atelier.runs import queries
 from atelier.runs.recorder import topic
 from atelier.runs.schemas import ControlShown, LanguageShown, NewRun, Run, RunList, Runtimes, Stdin
 from atelier.runs.service import Runs
+from atelier.runs.showing import shown
 from atelier.services import Services
 
 router = APIRouter(prefix="/api/v1", tags=["runs"])
@@ -86,7 +87,7 @@ async def get_run_events(
     runs: RunsDep,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """Stream a run's events: started, stdout, stderr, exited. Resume with Last-Event-ID; the stream ends after exited."""
+    """Stream a run's events: started, stdout, stderr, files, exited. Resume with Last-Event-ID; the stream ends after exited."""
     await _allowed(services, session_id, caller.user_id, Action.READ)
     await runs.get(session_id, run_id)
     if last_event_id and not (last_event_id.isdigit() and len(last_event_id) < 10):
@@ -122,6 +123,19 @@ async def _stream(
                 await asyncio.wait_for(anext(signals), _SILENCE_SECONDS)
             except TimeoutError:
                 yield b": still there\n\n"
+
+
+@router.get(
+    "/sessions/{session_id}/runs/{run_id}/files/{number}",
+    operation_id="read_run_file",
+    response_class=Response,
+)
+async def read_run_file(
+    session_id: str, run_id: str, number: int, services: ServicesDep, caller: CallerDep, runs: RunsDep
+) -> Response:
+    """Return what a run left to be shown, as it was then. A page runs in a sandbox of its own, without an origin."""
+    await _allowed(services, session_id, caller.user_id, Action.READ)
+    return shown(await runs.file(session_id, run_id, number))
 
 
 @router.post("/sessions/{session_id}/runs/{run_id}/stdin", status_code=204, operation_id="write_stdin")

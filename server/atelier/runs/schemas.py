@@ -45,6 +45,42 @@ class Result(BaseModel):
     detail: str = ""
 
 
+class RunFile(BaseModel):
+    """A file that the program made or changed, or a figure that it showed."""
+
+    path: str
+    kind: Literal["file", "figure"]
+    change: Literal["created", "changed"]
+    size: int = Field(description="bytes, as the program left it")
+    place: str | None = Field(
+        description="where it is in the session since then; null: it is not in the session"
+    )
+    number: int | None = Field(description="what is kept with the run: `GET …/files/{number}`")
+    media_type: str
+
+
+class RunLeftOut(BaseModel):
+    path: str
+    code: str
+    reason: str
+
+
+class RunFiles(BaseModel):
+    """What became of the files that a run wrote."""
+
+    items: list[RunFile] = Field(default_factory=list)
+    deleted: list[str] = Field(default_factory=list, description="in the trash since then")
+    left_out: list[RunLeftOut] = Field(
+        default_factory=list, description="what was not taken over; the first 50"
+    )
+    left_out_count: int = 0
+    complete: bool = Field(default=True, description="false: there was no time to look at all of them")
+    not_written: str | None = Field(default=None, description="why nothing was written into the session")
+    undo_id: str | None = Field(
+        default=None, description="give it to `POST …/undos/{id}` within an hour to take all of it back"
+    )
+
+
 class Run(BaseModel):
     id: str
     session_id: str
@@ -57,6 +93,9 @@ class Run(BaseModel):
     status: Literal["queued", "running", "ended"]
     position: int | None = Field(default=None, description="runs before this one in the queue")
     result: Result | None
+    files: RunFiles | None = Field(
+        default=None, description="null: it wrote none, or none could be collected"
+    )
     created_at: int
     started_at: int | None
     ended_at: int | None

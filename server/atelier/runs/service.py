@@ -2,7 +2,8 @@
 
 Theory of operation. `Runs` owns a fair queue and one task per running program. A run is a row from the start
 (queued, running, ended), so what a server that was killed has left behind is found and ended as `lost`; nothing is ever
-run twice. The files are read from the log when the run starts, not when it is asked for.
+run twice. The files are read from the log when the run starts, not when it is asked for. What the program wrote comes
+back when it has ended (`results.py`), before the run counts as ended.
 
 Of several server processes each says every few seconds that it holds its runs; what nobody has held for a while is
 lost. Input and a wish to stop reach the process that holds the run over the bus.
@@ -32,8 +33,9 @@ from atelier.ids import new_id
 from atelier.runs import queries
 from atelier.runs.queue import FairQueue
 from atelier.runs.recorder import Recorder
-from atelier.runs.schemas import LimitsAsked, NewRun, Run
-from atelier.sandbox import Exited, Language, Output, Reason, RunLimits, RunSpec, Started
+from atelier.runs.results import Leavings, asked_of, settle
+from atelier.runs.schemas import LimitsAsked, NewRun, Run, RunFiles
+from atelier.sandbox import Changed, Exited, Language, Output, Reason, RunLimits, RunSpec, Started
 from atelier.services import Services
 from atelier.tasks import TaskGroup
 
@@ -58,7 +60,7 @@ _ENTRIES = (
 @dataclass(slots=True)
 class _Live:
     session_id: str
-    user_id: str
+    caller: Caller | None
     spec: Mapping[str, Any]
     sandbox_id: str | None = None
     cancelled: bool = False
@@ -192,7 +194,7 @@ class Runs:
                 holder=self._own,
                 held_at=times.now(),
             )
-        self._live[run_id] = live = _Live(session_id, caller.user_id, spec)
+        self._live[run_id] = live = _Live(session_id, caller, spec)
         self._queue.put(caller.user_id, run_id)
         self._dispatch()
         run = await self.get(session_id, run_id)
@@ -218,6 +220,18 @@ class Runs:
         """Return the newest runs first."""
         async with self._services.db.begin() as db:
             return [self._shown(dict(row)) for row in await queries.latest(db, session_id, _LIST)]
+
+    async def file(self, session_id: str, run_id: str, number: int) -> Mapping[str, Any]:
+        """Return what a run left to be shown. Raises NotFound `run_file_not_found`."""
+        async with self._services.db.begin() as db:
+            row = await queries.file_of(db, session_id, run_id, number)
+        if row is None:
+            raise NotFound(
+                "run_file_not_found",
+                "This is not kept with the run, or not any more: newer runs needed the room.",
+                next_step="Run it again.",
+            )
+        return dict(row)
 
     async def write(self, session_id: str, run_id: str, data: bytes, *, close: bool) -> None:
         """Send bytes to a run's stdin, now or once it starts; one that has ended ignores them.
@@ -296,8 +310,11 @@ class Runs:
     async def _execute(self, run_id: str, live: _Live) -> None:
         recorder = Recorder(self._services, live.session_id, run_id)
         result = _nothing(Reason.LOST)
+        written: RunFiles | None = None
         try:
-            result = await self._drive(run_id, live, recorder)
+            left = Leavings(await files.read_given(self._services, live.session_id))
+            result = await self._drive(run_id, live, recorder, left)
+            written = await self._settle(run_id, live, left)
         except AtelierError as error:
             recorder.output("stderr", f"{error.detail} {error.next_step}\n".encode())
             result = _nothing(Reason.LOST, error.detail)
@@ -307,27 +324,48 @@ class Runs:
         finally:
             self._running -= 1
             self._dispatch()
-        await self._end(run_id, live, recorder, result)
+        await self._end(run_id, live, recorder, result, written)
 
-    async def _drive(self, run_id: str, live: _Live, recorder: Recorder) -> Exited:
+    async def _settle(self, run_id: str, live: _Live, left: Leavings) -> RunFiles | None:
+        """Deal with what the program wrote; that it fails changes nothing about how the program ended."""
+        assert live.caller is not None
+        try:
+            return await settle(self._services, live.caller, live.session_id, run_id, left)
+        except Exception:
+            logger.exception("a run's files are lost", run=run_id)
+            return RunFiles(complete=False, not_written="Something went wrong here: its files are not kept.")
+
+    async def _drive(self, run_id: str, live: _Live, recorder: Recorder, left: Leavings) -> Exited:
         spec = live.spec
-        content = await files.read_all(self._services, live.session_id)
         stdin = None if spec["stdin"] is None else spec["stdin"].encode()
         live.sandbox_id = await self._services.sandbox.start(
-            RunSpec(spec["language"], spec["entry"], content, spec["limits"], spec["args"], stdin)
+            RunSpec(
+                language=spec["language"],
+                entry=spec["entry"],
+                files=left.given.content,
+                limits=spec["limits"],
+                args=spec["args"],
+                stdin=stdin,
+                collect=asked_of(self._services),
+            )
         )
         if live.cancelled:
             await self._services.sandbox.cancel(live.sandbox_id)
         STARTED.labels(spec["language"]).inc()
         helpers = [self._tasks.start(self._feed(live), name=f"input of {run_id}")]
         try:
-            return await self._follow(run_id, live, recorder, helpers)
+            return await self._follow(run_id, live, recorder, helpers, left)
         finally:
             helpers[0].cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
 
     async def _follow(
-        self, run_id: str, live: _Live, recorder: Recorder, helpers: list[asyncio.Task[None]]
+        self,
+        run_id: str,
+        live: _Live,
+        recorder: Recorder,
+        helpers: list[asyncio.Task[None]],
+        left: Leavings,
     ) -> Exited:
         assert live.sandbox_id is not None
         spec, silent = live.spec, True
@@ -346,7 +384,10 @@ class Runs:
                     if silent:
                         silent = False
                         FIRST_OUTPUT.observe(time.monotonic() - live.asked)
+                case Changed():
+                    left.changed[event.path] = event.data
                 case Exited():
+                    left.collected = event.collected
                     return event
         return _nothing(Reason.LOST)
 
@@ -372,14 +413,24 @@ class Runs:
         run = await self.get(live.session_id, run_id)
         await publish(self._services, live.session_id, "run.started", {"run": run.model_dump(mode="json")})
 
-    async def _end(self, run_id: str, live: _Live, recorder: Recorder, exited: Exited) -> None:
-        result = {name: value for name, value in asdict(exited).items() if name != "seq"}
+    async def _end(
+        self,
+        run_id: str,
+        live: _Live,
+        recorder: Recorder,
+        exited: Exited,
+        written: RunFiles | None = None,
+    ) -> None:
+        result = {name: value for name, value in asdict(exited).items() if name not in ("seq", "collected")}
         result["reason"] = exited.reason.value
+        told = None if written is None else written.model_dump(mode="json")
         async with self._services.db.begin() as db:
-            await queries.change(db, run_id, status="ended", result=result, ended_at=times.now())
+            await queries.change(db, run_id, status="ended", result=result, files=told, ended_at=times.now())
             await queries.forget_old(db, live.session_id, _LIST)
         self._live.pop(run_id, None)
         try:
+            if told is not None:
+                await recorder.add("files", told)
             await recorder.end(result)
         except Unavailable:
             logger.warning("the end of a run's output is lost", run=run_id)
@@ -391,7 +442,7 @@ class Runs:
         async with self._services.db.begin() as db:
             last = await queries.last_event(db, run_id)
         recorder = Recorder(self._services, session_id, run_id, 0 if last is None else last["seq"])
-        live = self._live.get(run_id) or _Live(session_id, "", {})
+        live = self._live.get(run_id) or _Live(session_id, None, {})
         await self._end(
             run_id, live, recorder, _nothing(Reason.LOST, "The server was stopped while this ran.")
         )
