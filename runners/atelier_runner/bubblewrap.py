@@ -24,14 +24,20 @@ UID = 1000
 WORK = "/work"
 AGENT = "/opt/atelier/agent.py"
 COLLECT = "/opt/atelier/collect.py"
+LIBRARY = "/opt/atelier/library"
+FIGURES = ".atelier/figures"
+"""Beneath the working folder: where a program's figures are put when it shows them."""
 HOST_NAME = "atelier"
 SHM_BYTES = 16 * MIB
 
 ENVIRONMENT = {
+    "ATELIER_FIGURES": f"{WORK}/{FIGURES}",
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
     "LOGNAME": "atelier",
+    "MPLBACKEND": "module://atelier_matplotlib",
     "PATH": "/opt/node/bin:" + SYSTEM_PATH,
+    "PYTHONPATH": LIBRARY,
     "PYTHONUNBUFFERED": "1",
     "SHELL": "/bin/bash",
     "TMPDIR": "/tmp",

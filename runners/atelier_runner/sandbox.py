@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from atelier_runner import bubblewrap, frames
-from atelier_runner.agent import COLLECT, SOURCE
+from atelier_runner.agent import COLLECT, LIBRARY, SOURCE
 from atelier_runner.cgroups import Group, Groups
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.languages import Tool
@@ -148,8 +148,12 @@ class LocalLauncher:
         self._uids: set[int] = set()
         self._count = 0
         self._dropping: set[asyncio.Task[None]] = set()
-        self._agent = agent or SOURCE.read_bytes()
-        self._collect = COLLECT.read_bytes()
+        self._contents = {
+            bubblewrap.AGENT: agent or SOURCE.read_bytes(),
+            bubblewrap.COLLECT: COLLECT.read_bytes(),
+            **{f"{bubblewrap.LIBRARY}/{path.name}": path.read_bytes() for path in LIBRARY.glob("*.py")},
+            **{path: text.encode() for path, text in bubblewrap.ETC.items()},
+        }
 
     async def __aenter__(self) -> LocalLauncher:
         return self
@@ -262,11 +266,7 @@ class LocalLauncher:
     def _popen(
         self, disk_mb: int, uid: int | None, stream: socket.socket, info: int, block: int, errors: int
     ) -> subprocess.Popen[bytes]:
-        contents = {
-            bubblewrap.AGENT: self._agent,
-            bubblewrap.COLLECT: self._collect,
-            **{path: text.encode() for path, text in bubblewrap.ETC.items()},
-        }
+        contents = dict(self._contents)
         if self.setup.seccomp is not None:
             contents["seccomp"] = self.setup.seccomp
         with bubblewrap.memory_files(contents) as data:
