@@ -7,6 +7,8 @@ import { type Failure, failureIn } from "./tracebacks";
 import { complain } from "./toasts";
 
 export type Run = components["schemas"]["Run"];
+export type RunFiles = Required<components["schemas"]["RunFiles"]>;
+export type RunFile = components["schemas"]["RunFile"];
 
 export interface Chunk {
   seq: number;
@@ -174,13 +176,13 @@ export function ending(run: Run): string {
     case "cpu_time":
       return `Run stopped: computing limit ${limit["cpu_seconds"]} s reached. Your files are safe. · ${used}`;
     case "memory":
-      return `Run stopped: memory limit ${limit["memory_mb"]} MB reached. Your files are safe. · ${used}`;
+      return `Run stopped: memory limit ${limit["memory_mb"]} MB reached. Your files are safe; what it wrote is not kept. · ${used}`;
     case "output":
       return `Run stopped: it printed more than ${Math.round((limit["output_bytes"] ?? 0) / 1024)} KB. · ${used}`;
     case "disk":
       return `Run stopped: it wrote more than ${limit["disk_mb"]} MB. Your files are safe. · ${used}`;
     case "cancelled":
-      return `Stopped · ${used}`;
+      return `Stopped; what it wrote is not kept · ${used}`;
     default:
       return `Run lost. ${result.detail || "Run it again."}`;
   }

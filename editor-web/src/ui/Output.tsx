@@ -6,7 +6,10 @@ import { type Chunk, ending, type Run } from "../model/runs";
 import type { Shell } from "../model/shell";
 import { places } from "../model/tracebacks";
 import { IconButton } from "./icons";
+import { lazy } from "./Lazy";
 import { Terminals } from "./Terminals";
+
+const Results = lazy(() => import("./Results").then((module) => module.Results));
 
 const MOST_LINES = 5_000;
 
@@ -63,6 +66,9 @@ function Printed({ shell, run }: { shell: Shell; run: Run | null }) {
   const stuck = useRef(true);
   const chunks = run === null ? [] : (shell.runs.output.value.get(run.id) ?? []);
   useEffect(() => {
+    stuck.current = true;
+  }, [run?.id]);
+  useEffect(() => {
     const element = scroller.current;
     if (element !== null && stuck.current) element.scrollTop = element.scrollHeight;
   });
@@ -73,6 +79,14 @@ function Printed({ shell, run }: { shell: Shell; run: Run | null }) {
       </div>
     );
   }
+  // What has loaded under the output comes into view, from its top, for who was at the end.
+  const grown = (): void => {
+    const element = scroller.current;
+    const results = element?.querySelector<HTMLElement>(".results");
+    if (element === null || results === null || results === undefined || !stuck.current) return;
+    const top = results.getBoundingClientRect().top - element.getBoundingClientRect().top + element.scrollTop;
+    element.scrollTop = Math.min(element.scrollHeight, Math.max(0, top - 28));
+  };
   const bad = run.result !== null && !(run.result.reason === "exited" && run.result.code === 0) && run.result.reason !== "cancelled";
   return (
     <div class="printed-frame" data-output>
@@ -80,18 +94,21 @@ function Printed({ shell, run }: { shell: Shell; run: Run | null }) {
         class="printed"
         ref={scroller}
         tabIndex={0}
-        role="log"
+        role="region"
         aria-label={`Output of ${run.entry}`}
         onScroll={(event) => {
           const element = event.currentTarget;
           stuck.current = element.scrollHeight - element.scrollTop - element.clientHeight < 24;
         }}
       >
-        <p class="run-head">
-          {run.entry} <span class="quiet">· {run.user_name ?? "somebody"}</span>
-        </p>
-        <Lines shell={shell} chunks={chunks} />
-        <p class={`run-end ${bad ? "danger" : ""}`}>{ending(run)}</p>
+        <div role="log">
+          <p class="run-head">
+            {run.entry} <span class="quiet">· {run.user_name ?? "somebody"}</span>
+          </p>
+          <Lines shell={shell} chunks={chunks} />
+          <p class={`run-end ${bad ? "danger" : ""}`}>{ending(run)}</p>
+        </div>
+        {run.files != null && <Results key={run.id} shell={shell} run={run} onGrown={grown} />}
       </div>
       {run.status === "running" && shell.workspace.canRun.value && <Stdin shell={shell} run={run} />}
     </div>
