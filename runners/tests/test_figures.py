@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from atelier_runner import Collect, Limits, LocalBackend, Spec, open_local
+from atelier_runner import Collect, Limits, Backend, Spec, open_local
 from atelier_runner.languages import find_tools
 
 from .finished import collected
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def backend() -> AsyncIterator[LocalBackend]:
+async def backend() -> AsyncIterator[Backend]:
     """The local backend of this machine."""
     async with open_local(limits=LIMITS) as opened:
         yield opened
@@ -54,7 +54,7 @@ SHOW = "import os; os.chdir('/tmp')\nimport plotly.io\nfor x in (1, 2): plotly.i
 
 @pytest.mark.parametrize("language", ["python", "bash"])
 async def test_the_renderer_is_there_in_a_fork_and_in_a_new_interpreter(
-    backend: LocalBackend, language: str
+    backend: Backend, language: str
 ) -> None:
     program = SHOW if language == "python" else "python3 main.py"
     laid = {"plotly/__init__.py": b"", "plotly/io/__init__.py": IO, "plotly/io/_renderers.py": RENDERERS}
@@ -65,14 +65,14 @@ async def test_the_renderer_is_there_in_a_fork_and_in_a_new_interpreter(
     assert page.endswith("<p>1 True</p>\n<p>2 False</p>\n")
 
 
-async def test_a_program_that_shows_nothing_leaves_nothing(backend: LocalBackend) -> None:
+async def test_a_program_that_shows_nothing_leaves_nothing(backend: Backend) -> None:
     program = "import sys, os; print(os.environ['MPLBACKEND'], 'atelier_figures' in sys.modules)"
     files, result = await collected(backend, spec(program))
     assert (files, result.code) == ({}, 0)
 
 
 @needs("matplotlib")
-async def test_matplotlib_shows_each_open_figure_once(backend: LocalBackend) -> None:
+async def test_matplotlib_shows_each_open_figure_once(backend: Backend) -> None:
     program = """
 import matplotlib.pyplot as plt
 plt.plot([1, 2]); plt.figure(); plt.plot([2, 1]); plt.show()
@@ -86,7 +86,7 @@ fig, axes = plt.subplots(); fig.show(); plt.close(fig)
 
 
 @needs("plotly")
-async def test_plotly_shows_a_page_that_needs_nothing_else(backend: LocalBackend) -> None:
+async def test_plotly_shows_a_page_that_needs_nothing_else(backend: Backend) -> None:
     program = "import plotly.graph_objects as go\nfor _ in range(2): go.Figure(go.Bar(x=['a'], y=[1])).show()"
     files, result = await collected(backend, spec(program))
     assert result.code == 0
