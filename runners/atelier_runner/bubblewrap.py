@@ -64,7 +64,7 @@ ETC = {
 # Public parts of this machine's /etc that its programs need to start.
 ETC_BOUND = (
     "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types", "/etc/java-*", "/etc/R", "/etc/php",
-    "/etc/matplotlibrc",
+    "/etc/matplotlibrc", "/etc/fonts",
 )  # fmt: skip
 
 

@@ -28,3 +28,8 @@ class FigureCanvas(FigureCanvasAgg):
     """Drawn as Agg draws."""
 
     manager_class = FigureManager
+
+
+def show(*, block=None):
+    """Do what `pyplot_show` does, for versions before 3.7, which look for it here."""
+    FigureManager.pyplot_show(block=block)
