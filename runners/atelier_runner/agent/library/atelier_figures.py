@@ -1,6 +1,7 @@
 """Figures of a run: files in a folder of their own, in the order in which the program showed them."""
 
 import os
+import sys
 
 FOLDER = os.environ.get("ATELIER_FIGURES", "/work/.atelier/figures")
 
@@ -16,6 +17,8 @@ def new_figure(ending):
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
         except FileExistsError:
             continue
+        if sys.stderr.isatty():  # in a terminal nothing shows it
+            print(f"The figure is in {path}", file=sys.stderr)
         return path
 
 
