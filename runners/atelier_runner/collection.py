@@ -7,6 +7,7 @@ never more. One file at a time is put together here; whole ones are handed on.
 
 from __future__ import annotations
 
+import io
 import struct
 from asyncio import StreamReader
 from collections.abc import Awaitable, Callable
@@ -33,7 +34,7 @@ class Collection:
         self._seen: set[str] = set()
         self._files, self._bytes = wanted.files, wanted.total_bytes
         self._name, self._left = "", 0
-        self._parts: list[bytes] = []
+        self._data = io.BytesIO()  # hands its buffer on without a copy
         self.summary = Collected(complete=False)
 
     async def take(self, reader: StreamReader) -> None:
@@ -52,10 +53,11 @@ class Collection:
             raise frames.BadFrame("a file ended before its size")
         if kind == frames.CHANGED:
             self._name, size, first = self._begun(payload)
-            self._parts = [first]
+            self._data = io.BytesIO()
+            self._data.write(first)
             self._left = size - len(first)
         elif kind == frames.ADDED and 0 < len(payload) <= self._left:
-            self._parts.append(payload)
+            self._data.write(payload)
             self._left -= len(payload)
         elif kind == frames.DELETED:
             return not await self._emit(self._deleted(payload), None)
@@ -66,8 +68,8 @@ class Collection:
             raise frames.BadFrame(f"a frame of kind {kind} came among the files")
         if self._left:
             return False
-        data = b"".join(self._parts)
-        self._parts.clear()
+        data = self._data.getvalue()
+        self._data = io.BytesIO()
         self._known.add(self._name)
         return not await self._emit(self._name, data)
 

@@ -16,7 +16,9 @@ from pycrdt import Doc, Map, Text, TransactionEvent, UndoManager
 from atelier.documents.crdt import TEXT, apply
 
 _MOST_LINES = 4_000  # beyond this, a line diff costs more than sending the changed middle
-_MOST_COMPARED = 1_000_000  # pairs of characters; beyond it a changed part counts as changed as a whole
+_MOST_COMPARED = (
+    1_000_000  # pairs of characters in all; beyond it a changed part counts as changed as a whole
+)
 _SIMPLE = (str, int, float, bool, NoneType)
 Span = tuple[int, int, str]
 """Start and end (in characters of the old text) and what comes there instead."""
@@ -153,10 +155,12 @@ def _kept(base: str, now: str) -> list[tuple[int, int, int]]:
     """Return which parts of `base` are in `now`: start, end, and where it begins there."""
     kept: list[tuple[int, int, int]] = []
     at = shift = 0
+    left = _MOST_COMPARED
     for start, end, new in spans_between(base, now):
         kept.append((at, start, at + shift))
         old = base[start:end]
-        if 0 < len(old) * len(new) <= _MOST_COMPARED:
+        if 0 < len(old) * len(new) <= left:
+            left -= len(old) * len(new)
             matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
             for first, other, size in matcher.get_matching_blocks():
                 kept.append((start + first, start + first + size, start + shift + other))
