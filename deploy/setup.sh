@@ -37,7 +37,7 @@ case "$1" in
     .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e server -e runners ;;
   python-test)
     say "Installing Python packages of the tests"
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e 'server[test]' -e runners ;;
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e 'server[test]' -e 'runners[docker]' ;;
   node)
     say "Installing Node packages of $2"
     cd "$2" && PATH="$OLDPWD/.venv/bin:$PATH" npm ci --silent --no-audit --no-fund ;;
@@ -55,6 +55,14 @@ case "$1" in
       break
     done
     /usr/bin/python3 -c 'import matplotlib, plotly' 2>/dev/null || need "matplotlib and plotly" "The tests of figures need them." python3-matplotlib python3-plotly
-    PATH=$PATH:/usr/sbin command -v nginx >/dev/null || need "nginx" "The test of several processes behind a proxy needs it." nginx-light ;;
+    PATH=$PATH:/usr/sbin command -v nginx >/dev/null || need "nginx" "The test of several processes behind a proxy needs it." nginx-light
+    if [ "$(id -u)" = 0 ]; then # an engine of the tests' own needs root
+      for tool in dockerd docker debootstrap; do
+        PATH=$PATH:/usr/sbin command -v $tool >/dev/null && continue
+        need "A Docker engine" "The tests of the Docker carrier need it." docker.io debootstrap
+        break
+      done
+      PATH=$PATH:/usr/sbin .venv/bin/python -m deploy.engine prepare || [ "${CI:-}" != true ] || exit 1
+    fi ;;
   *) say "setup.sh: unknown part $1"; exit 2 ;;
 esac

@@ -1,6 +1,7 @@
-"""Runs untrusted programs in sandboxes and streams what they print. `open_local` is the way in."""
+"""Runs untrusted programs in sandboxes and streams what they print. `open_backend` is the way in."""
 
 from atelier_runner.backend import Backend
+from atelier_runner.docker_carrier import open_docker
 from atelier_runner.errors import LanguageUnknown, RunnerError, RunUnknown, SandboxUnavailable, SpecInvalid
 from atelier_runner.local import open_local
 from atelier_runner.model import (
@@ -21,6 +22,7 @@ from atelier_runner.model import (
     Started,
     Window,
 )
+from atelier_runner.opening import open_backend
 
 __all__ = [
     "Backend",
@@ -45,5 +47,7 @@ __all__ = [
     "SpecInvalid",
     "Started",
     "Window",
+    "open_backend",
+    "open_docker",
     "open_local",
 ]

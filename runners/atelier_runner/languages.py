@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,42 +68,56 @@ def _filled(parts: tuple[str, ...], entry: str) -> list[str]:
 
 def find_tools() -> dict[str, Tool]:
     """Look for every program that the catalogue names; what is missing is not in the result."""
-    names = {entry["tool"] for entry in _catalogue().values()} - {"python3", "node"}
+    names = {entry["tool"] for entry in read_catalogue().values()} - {"python3", "node"}
     found = {"python3": _python(), "node": _node()} | {name: _system(name) for name in names}
     return {name: tool for name, tool in found.items() if tool is not None}
 
 
 def load_languages(tools: dict[str, Tool]) -> dict[str, Language]:
     """Read the catalogue and probe each toolchain once, all at the same time."""
-    catalogue = _catalogue()
+    catalogue = read_catalogue()
     probes = {_probe(entry, tools[entry["tool"]]) for entry in catalogue.values() if entry["tool"] in tools}
     with ThreadPoolExecutor(8) as threads:
         printed = dict(zip(probes, threads.map(_printed, probes), strict=True))
-    return {name: _language(name, entry, tools, printed) for name, entry in catalogue.items()}
+    return {
+        name: _language(
+            name, entry, tool.inside, version_in(entry, printed[_probe(entry, tool)]), entry["hint"]
+        )
+        if (tool := tools.get(entry["tool"])) is not None
+        else _language(name, entry, entry["tool"], "", entry["hint"])
+        for name, entry in catalogue.items()
+    }
 
 
-def _catalogue() -> dict[str, dict[str, Any]]:
+def imaged(found: Mapping[str, tuple[str, str]]) -> dict[str, Language]:
+    """Read the catalogue; `found` has a tool's path and its version for each language that has an image."""
+    languages = {}
+    for name, entry in read_catalogue().items():
+        inside, version = found.get(name, (entry["tool"], ""))
+        hint = f"Build its image: python -m atelier_runner.images build {name}"
+        languages[name] = _language(name, entry, inside, version, hint)
+    return languages
+
+
+def read_catalogue() -> dict[str, dict[str, Any]]:
+    """Return the catalogue's tables."""
     return tomllib.loads(CATALOGUE.read_text())
+
+
+def version_in(entry: Mapping[str, Any], printed: str) -> str:
+    """Return the version in what a probe printed; empty when there is none, or an older one than is needed."""
+    match = re.search(entry["version"], printed)
+    if match is None or _numbers(match[1]) < _numbers(entry.get("at_least", "0")):
+        return ""
+    return match[1]
 
 
 def _probe(entry: dict[str, Any], tool: Tool) -> tuple[str, ...]:
     return tuple(part.replace("{tool}", tool.here) for part in entry["probe"])
 
 
-def _language(
-    name: str, entry: dict[str, Any], tools: dict[str, Tool], printed: dict[tuple[str, ...], str]
-) -> Language:
-    tool = tools.get(entry["tool"])
-    version = ""
-    if tool is not None:
-        match = re.search(entry["version"], printed[_probe(entry, tool)])
-        version = match[1] if match else ""
-        if version and _numbers(version) < _numbers(entry.get("at_least", "0")):
-            version = ""
-    info = LanguageInfo(
-        name, entry["title"], tuple(entry["extensions"]), version, "" if version else entry["hint"]
-    )
-    inside = tool.inside if tool is not None else entry["tool"]
+def _language(name: str, entry: dict[str, Any], inside: str, version: str, hint: str) -> Language:
+    info = LanguageInfo(name, entry["title"], tuple(entry["extensions"]), version, "" if version else hint)
     return Language(
         info,
         tuple(part.replace("{tool}", inside) for part in entry["command"]),

@@ -1,0 +1,42 @@
+"""The door of the runner: one address decides which carrier is opened."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import parse_qs, urlsplit
+
+from atelier_runner.backend import Backend
+from atelier_runner.docker_carrier import open_docker
+from atelier_runner.docker_engine import DEFAULT_SOCKET
+from atelier_runner.local import open_local
+from atelier_runner.model import Limits
+
+OPTIONS = {"embedded": {"untrusted"}, "docker": {"untrusted", "runtime"}}
+
+
+@asynccontextmanager
+async def open_backend(url: str, *, limits: Limits | None = None) -> AsyncIterator[Backend]:
+    """Open `url`: embedded:// (this machine) or docker:// (its Docker engine; docker:///path/to/socket another).
+
+    `?untrusted=1` refuses to run with a control missing; docker:// takes `runtime=runsc` too. `limits` are those that
+    waiting sandboxes are prepared for.
+
+    Raises:
+        ValueError: another scheme or option.
+        SandboxUnavailable: no engine answers, it lacks the runtime, or the docker package is missing.
+    """
+    parts = urlsplit(url)
+    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if parts.scheme not in OPTIONS or parts.netloc:
+        raise ValueError(f"a runner's address is embedded:// or docker:///path/to/socket, not {url}")
+    if unknown := options.keys() - OPTIONS[parts.scheme]:
+        raise ValueError(f"{parts.scheme}:// does not take {', '.join(sorted(unknown))}")
+    untrusted = options.get("untrusted") == "1"
+    if parts.scheme == "embedded":
+        async with open_local(limits=limits, untrusted=untrusted) as backend:
+            yield backend
+    else:
+        path, runtime = parts.path or DEFAULT_SOCKET, options.get("runtime")
+        async with open_docker(path, runtime=runtime, limits=limits, untrusted=untrusted) as backend:
+            yield backend

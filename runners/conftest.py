@@ -1,0 +1,38 @@
+"""What the runner's tests share: each carrier, opened; and the Docker engine that one of them needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from deploy.engine import Missing, Refused, engine, prepare
+
+from atelier_runner import Backend, Limits, open_docker, open_local
+
+CARRIERS = ["local", pytest.param("docker", marks=pytest.mark.docker)]
+
+
+@pytest.fixture(scope="session")
+def docker_socket() -> Iterator[str]:
+    """The socket of a real Docker engine with the images that the tests run in."""
+    try:
+        with engine() as path:
+            prepare(path)
+            yield path
+    except Missing as missing:
+        assert os.environ.get("CI") != "true" or isinstance(missing, Refused), missing
+        pytest.skip(f"no Docker engine: {missing}")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=CARRIERS)
+async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
+    """A backend over each carrier, prepared for the module's LIMITS."""
+    limits: Limits = request.module.LIMITS
+    if request.param == "local":
+        async with open_local(limits=limits) as opened:
+            yield opened
+    else:
+        async with open_docker(request.getfixturevalue("docker_socket"), limits=limits) as opened:
+            yield opened

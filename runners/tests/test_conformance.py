@@ -1,0 +1,203 @@
+"""What every carrier does alike: streams, input, exits and their reasons, limits, the end of a run, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import pytest
+
+from atelier_runner import Backend, Exited, LanguageUnknown, Limits, Output, Reason, RunUnknown, Spec, Started
+
+from .finished import finished
+
+LIMITS = Limits(wall_seconds=5, cpu_seconds=2, memory_mb=128, processes=32, disk_mb=16, output_bytes=400_000)
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def python(
+    program: str, *, args: tuple[str, ...] = (), stdin: bytes | None = b"", limits: Limits = LIMITS
+) -> Spec:
+    return Spec("python", "main.py", {"main.py": program.encode()}, limits, args=args, stdin=stdin)
+
+
+async def test_events_are_numbered_from_started_to_exited(backend: Backend) -> None:
+    program = "import sys, time\nprint('out', flush=True); time.sleep(0.05); print('err', file=sys.stderr)"
+    events = [event async for event in backend.events(await backend.start(python(program)))]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert isinstance(events[0], Started)
+    assert events[0].version.startswith("Python 3.")
+    assert isinstance(events[-1], Exited)
+    assert next(e.stream for e in events if isinstance(e, Output)) == "stdout"
+    assert b"".join(e.data for e in events if isinstance(e, Output)) == b"out\nerr\n"
+
+
+async def test_what_was_used_is_said(backend: Backend) -> None:
+    program = "import time\nx = bytearray(40 << 20)\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    _, _, result = await finished(backend, python(program))
+    assert result.reason is Reason.EXITED
+    assert 0.3 <= result.cpu_seconds < 1
+    assert result.wall_seconds >= 0.3
+    assert 40 << 20 <= result.peak_memory_bytes < 128 << 20
+
+
+@pytest.mark.parametrize(
+    ("program", "reason", "code", "signal"),
+    [
+        ("pass", Reason.EXITED, 0, None),
+        ("import sys; sys.exit(7)", Reason.EXITED, 7, None),
+        ("raise SystemExit('no')", Reason.EXITED, 1, None),
+        ("import os; os._exit(255)", Reason.EXITED, 255, None),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", Reason.SIGNALLED, None, "SIGSEGV"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", Reason.SIGNALLED, None, "SIGKILL"),
+        ("import os; os.abort()", Reason.SIGNALLED, None, "SIGABRT"),
+        ("raise KeyboardInterrupt", Reason.SIGNALLED, None, "SIGINT"),
+    ],
+)
+async def test_how_it_ended(
+    backend: Backend, program: str, reason: Reason, code: int | None, signal: str | None
+) -> None:
+    _, _, result = await finished(backend, python(program))
+    assert (result.reason, result.code, result.signal) == (reason, code, signal)
+
+
+@pytest.mark.parametrize(
+    ("program", "limits", "reason"),
+    [
+        ("import time; time.sleep(9)", {"wall_seconds": 0.3}, Reason.WALL_TIME),
+        ("import os\nfor _ in range(3): os.fork()\nwhile True: pass", {"cpu_seconds": 0.4}, Reason.CPU_TIME),
+        ("x = []\nwhile True: x.append(bytearray(1 << 20))", {}, Reason.MEMORY),
+        ("x = bytearray(70 << 20)", {"memory_mb": 48}, Reason.MEMORY),
+        ("open('x', 'wb').write(bytes(17 << 20))", {}, Reason.DISK),
+        ("open('/tmp/x', 'wb').write(bytes(9 << 20))", {"disk_mb": 8}, Reason.DISK),
+        ("while True: print('x' * 999)", {}, Reason.OUTPUT),
+    ],
+)
+async def test_each_limit_ends_it_for_its_reason(
+    backend: Backend, program: str, limits: dict[str, float], reason: Reason
+) -> None:
+    spec = python(program, limits=replace(LIMITS, **limits))  # type: ignore[arg-type]
+    _, _, result = await finished(backend, spec)
+    assert result.reason is reason, result
+    assert result.detail
+
+
+async def test_limits_other_than_those_that_a_sandbox_was_made_with_are_held_too(backend: Backend) -> None:
+    program = "import os, time\nn = 0\ntry:\n    while n < 60:\n        if not os.fork(): time.sleep(9)\n        n += 1\nexcept OSError: pass\nprint(n)"
+    out, _, _ = await finished(backend, python(program, limits=replace(LIMITS, processes=7)))
+    assert int(out) <= 7
+    out, _, _ = await finished(backend, python(program, limits=replace(LIMITS, processes=62)))
+    assert int(out) == 60
+
+
+async def test_output_is_bytes_and_cut_exactly(backend: Backend) -> None:
+    noise = "import sys; sys.stdout.buffer.write(bytes(range(256)) * 8 + b'\\xff\\xfe\\x00\\x1b[2J')"
+    out, _, result = await finished(backend, python(noise))
+    assert (out, result.code) == (bytes(range(256)) * 8 + b"\xff\xfe\x00\x1b[2J", 0)
+    out, err, result = await finished(backend, python("print('x' * 999_999)"))
+    assert (len(out), err, result.reason) == (LIMITS.output_bytes, b"", Reason.OUTPUT)
+
+
+async def test_more_than_any_buffer_goes_in_and_out(backend: Backend) -> None:
+    data = bytes(range(256)) * 12_000
+    program = "import sys; d = sys.stdin.buffer.read(); sys.stdout.buffer.write(d)"
+    limits = replace(LIMITS, output_bytes=4_000_000)
+    out, _, result = await finished(backend, python(program, stdin=data, limits=limits))
+    assert result.reason is Reason.EXITED
+    assert out == data
+
+
+async def test_input_can_be_written_while_it_runs(backend: Backend) -> None:
+    program = "import sys\nfor line in sys.stdin: print('got', line.strip(), flush=True)\nprint('end')"
+    run = await backend.start(python(program, stdin=None))
+    got = bytearray()
+    async for event in backend.events(run):
+        if isinstance(event, Started):
+            await backend.write(run, b"one\n")
+        elif isinstance(event, Output):
+            got += event.data
+            if got == b"got one\n":
+                await backend.write(run, b"two\n", close=True)
+        else:
+            assert event.code == 0
+    assert got == b"got one\ngot two\nend\n"
+
+
+async def test_several_files_arguments_and_variables(backend: Backend) -> None:
+    files = {
+        "src/main.py": b"import os, sys, shelf.box\nprint(shelf.box.WORD, sys.argv[1:], os.environ['A'], open('data/x.bin', 'rb').read())",
+        "src/shelf/box.py": b"WORD = 'inside'",
+        "data/x.bin": b"\x00\xff",
+    }
+    spec = Spec("python", "src/main.py", files, LIMITS, args=("a b", "-c", "ä"), stdin=b"", env={"A": "é=1"})
+    out, err, _ = await finished(backend, spec)
+    assert out.decode() == "inside ['a b', '-c', 'ä'] é=1 b'\\x00\\xff'\n", err
+
+
+async def test_files_up_to_the_disk_arrive_whole(backend: Backend) -> None:
+    big = bytes(range(256)) * 40_000
+    files = {
+        "main.py": b"d = open('big', 'rb').read(); print(len(d), d == bytes(range(256)) * 40_000)",
+        "big": big,
+    }
+    out, _, _ = await finished(backend, Spec("python", "main.py", files, LIMITS, stdin=b""))
+    assert out == f"{len(big)} True\n".encode()
+
+
+async def test_what_cannot_be_compiled_is_called_so_and_what_can_runs(backend: Backend) -> None:
+    broken = Spec("c", "main.c", {"main.c": b"int main() { return x; }"}, LIMITS, stdin=b"")
+    out, err, result = await finished(backend, broken)
+    assert (out, result.reason, result.detail) == (b"", Reason.EXITED, "It could not be compiled.")
+    assert b"main.c:1:21: error" in err
+    source = b'#include <stdio.h>\nint main(int n, char **a) { printf("%s\\n", a[1]); return 3; }'
+    out, _, result = await finished(
+        backend, Spec("c", "main.c", {"main.c": source}, LIMITS, args=("x",), stdin=b"")
+    )
+    assert (out, result.code, result.detail) == (b"x\n", 3, "")
+
+
+async def test_cancel_ends_it_at_once(backend: Backend) -> None:
+    run = await backend.start(python("import time\nprint('up', flush=True)\ntime.sleep(60)"))
+    begun = 0.0
+    async for event in backend.events(run):
+        if isinstance(event, Output):
+            begun = time.monotonic()
+            await backend.cancel(run)
+        elif isinstance(event, Exited):
+            assert event.reason is Reason.CANCELLED
+    assert time.monotonic() - begun < 1
+
+
+async def test_cancel_reaches_one_that_is_stopped_or_floods(backend: Backend) -> None:
+    for program in ("import os, signal; os.kill(os.getpid(), signal.SIGSTOP)", "while True: print('x')"):
+        run = await backend.start(python(program, limits=replace(LIMITS, output_bytes=1 << 40)))
+        await asyncio.sleep(0.1)  # so that its pipes are full
+        await backend.cancel(run)
+        last = [event async for event in backend.events(run)][-1]
+        assert isinstance(last, Exited)
+        assert last.reason is Reason.CANCELLED
+
+
+async def test_many_at_once_do_not_mix(backend: Backend) -> None:
+    async def one(n: int) -> bytes:
+        return (await finished(backend, python(f"print({n})")))[0]
+
+    assert await asyncio.gather(*(one(n) for n in range(6))) == [f"{n}\n".encode() for n in range(6)]
+
+
+async def test_what_there_is_not_is_refused_by_name(backend: Backend) -> None:
+    with pytest.raises(LanguageUnknown):
+        await backend.start(Spec("cobol", "a", {"a": b""}, LIMITS))
+    with pytest.raises(RunUnknown):
+        _ = [event async for event in backend.events("nothing")]
+
+
+async def test_every_control_is_tried_and_none_is_absent(backend: Backend) -> None:
+    found = await backend.capabilities()
+    assert found.available
+    states = {control.name: control.state for control in found.controls}
+    assert {"namespaces", "files", "identity"} <= states.keys()
+    exact = ("network", "system calls", "memory", "processes", "cpu time", "disk", "wall time", "output")
+    assert {name: states[name] for name in exact} == dict.fromkeys(exact, "enforced"), found.controls
+    assert "absent" not in states.values(), found.controls
