@@ -185,6 +185,11 @@ def _base(root: Path) -> Path:
         elif source.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
+    # A package that brings certificates makes the file anew, from these.
+    bundle, anchors = Path("/etc/ssl/certs/ca-certificates.crt"), root / "usr/local/share/ca-certificates"
+    if bundle.exists():
+        anchors.mkdir(parents=True, exist_ok=True)
+        shutil.copy(bundle, anchors / "machine.crt")
     for cached in (root / "var/cache/apt/archives").glob("*.deb"):
         cached.unlink()
     return root

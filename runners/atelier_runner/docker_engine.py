@@ -55,6 +55,8 @@ class Engine:
             raise SandboxUnavailable("The docker package is missing.", hint=INSTALL_HINT) from error
         self.path = path or DEFAULT_SOCKET
         try:
+            with socket.socket(socket.AF_UNIX) as probe:  # the package leaks its socket where nobody listens
+                probe.connect(self.path)
             self._client = self._docker.APIClient(
                 f"unix://{self.path}", version="auto", timeout=CALL_SECONDS, num_pools=16
             )
