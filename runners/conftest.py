@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -11,6 +13,7 @@ from deploy.engine import Missing, Refused, engine, prepare
 
 from atelier_runner import Backend, Limits, open_docker, open_local
 
+Open = Callable[..., AbstractAsyncContextManager[Backend]]
 CARRIERS = ["local", pytest.param("docker", marks=pytest.mark.docker)]
 
 
@@ -24,6 +27,14 @@ def docker_socket() -> Iterator[str]:
     except Missing as missing:
         assert os.environ.get("CI") != "true" or isinstance(missing, Refused), missing
         pytest.skip(f"no Docker engine: {missing}")
+
+
+@pytest.fixture(params=CARRIERS)
+def open_carrier(request: pytest.FixtureRequest) -> Open:
+    """The function that opens each carrier, for tests that open their own; both take `limits`, `pool_size`, `agent`."""
+    if request.param == "local":
+        return open_local
+    return partial(open_docker, request.getfixturevalue("docker_socket"))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=CARRIERS)

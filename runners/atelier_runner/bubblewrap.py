@@ -16,15 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from atelier_runner.agent import AGENT, LIBRARY
 from atelier_runner.languages import SYSTEM_PATH, Tool
 from atelier_runner.model import MIB
 
 INSTALL_HINT = "Install bubblewrap: apt-get install bubblewrap"
 UID = 1000
 WORK = "/work"
-AGENT = "/opt/atelier/agent.py"
-COLLECT = "/opt/atelier/collect.py"
-LIBRARY = "/opt/atelier/library"
 FIGURES = ".atelier/figures"
 """Beneath the working folder: where a program's figures are put when it shows them."""
 HOST_NAME = "atelier"

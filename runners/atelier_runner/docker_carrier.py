@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import marshal
 import os
 import socket
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from atelier_runner.agent import SOURCE
+from atelier_runner.agent import inside
 from atelier_runner.backend import Backend
 from atelier_runner.carrier import Means, Sandbox
 from atelier_runner.docker_engine import DEFAULT_SOCKET, Engine, EngineRefused
@@ -191,7 +192,7 @@ async def open_docker(
         languages = imaged(
             {name: (labels[TOOL_LABEL], labels[VERSION_LABEL]) for name, (_, labels) in images.items()}
         )
-        recipe = Recipe(identity(), runtime, agent or SOURCE.read_bytes(), read_groups)
+        recipe = Recipe(identity(), runtime, marshal.dumps(inside(agent)), read_groups)
         carrier = DockerCarrier(
             engine, recipe, languages, {name: image for name, (image, _) in images.items()},
             limits or Limits(), pool_size, pool_languages,

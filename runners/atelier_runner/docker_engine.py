@@ -20,7 +20,7 @@ from typing import Any
 from atelier_runner.errors import SandboxUnavailable
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
-CALL_SECONDS = 60
+CALL_SECONDS = 30
 ENDED_SECONDS = 5
 INSTALL_HINT = "Install the package: pip install 'atelier-runner[docker]'"
 

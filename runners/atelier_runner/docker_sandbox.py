@@ -1,7 +1,7 @@
 """Starts one container whose process 1 is the agent, and holds its strings.
 
 Starting: the container is made, attached to and started, which costs some 200 ms, so a pool does it. The image has
-nothing of ours but a Python: process 1 is a line that reads the agent from its standard input and becomes it, so
+nothing of ours but a Python: process 1 is a line that reads the agent from its standard input, lays it down and becomes it, so
 that agent and runner are always of one version. The attached connection carries frames inwards as they are; outwards
 the engine puts a header before each piece, which says whether it was standard output (frames) or standard error.
 
@@ -27,7 +27,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from atelier_runner import frames
-from atelier_runner.bubblewrap import AGENT, ENVIRONMENT, HOST_NAME, SHM_BYTES, UID, WORK
+from atelier_runner.agent import AGENT, FOLDER, LIBRARY
+from atelier_runner.bubblewrap import ENVIRONMENT, HOST_NAME, SHM_BYTES, UID, WORK
 from atelier_runner.docker_engine import Engine, EngineRefused
 from atelier_runner.docker_meter import GroupMeter, KillWatch, StatsMeter, group_of
 from atelier_runner.errors import SandboxUnavailable
@@ -37,6 +38,7 @@ from atelier_runner.seccomp_profile import profile
 T = TypeVar("T")
 START_SECONDS = 20.0
 STATS_SECONDS = 0.2
+AGENT_BYTES = MIB
 KILL_SECONDS = 0.1
 """How long after a program's end the engine may take to say that the kernel killed it for memory."""
 RUNNER_LABEL = "atelier.runner"
@@ -59,6 +61,7 @@ class Recipe:
     runtime: str | None
     """The engine's word for what runs a container ("runsc"); None takes its default."""
     agent: bytes
+    """What `agent.inside` returns, marshalled: of what reads that, any interpreter has all loaded already."""
     read_groups: bool
     """Whether to look for a container's control group on this machine."""
 
@@ -68,8 +71,9 @@ def table(image: str, limits: Limits, recipe: Recipe) -> dict[str, Any]:
     size = f"size={limits.disk_mb * MIB}"
     count = len(recipe.agent)
     boot = (
-        f"import os\ns=b''\nwhile len(s)<{count}:\n p=os.read(0,{count}-len(s))\n p or os._exit(0)\n s+=p\n"
-        f"exec(compile(s,{AGENT!r},'exec'))"
+        f"import marshal,os,sys\ns=b''\nwhile len(s)<{count}:\n p=os.read(0,{count}-len(s))\n p or os._exit(0)\n s+=p\n"
+        f"s=marshal.loads(s)\nos.mkdir({LIBRARY!r})\nfor p in s:\n with open(p,'wb') as f: f.write(s[p])\n"
+        f"sys.path[0]={FOLDER!r}\nexec(compile(s[{AGENT!r}],{AGENT!r},'exec'))"
     )
     return {
         "Image": image,
@@ -90,6 +94,7 @@ def table(image: str, limits: Limits, recipe: Recipe) -> dict[str, Any]:
             "Tmpfs": {
                 WORK: f"rw,exec,nosuid,nodev,mode=0755,uid={UID},gid={UID},{size}",
                 "/tmp": f"rw,exec,nosuid,nodev,mode=1777,{size}",
+                FOLDER: f"rw,noexec,nosuid,nodev,mode=0755,uid={UID},gid={UID},size={AGENT_BYTES}",
             },
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges", f"seccomp={json.dumps(profile())}"],
@@ -227,6 +232,12 @@ class DockerSandbox:
         await self.group.measure()
         if isinstance(self.group, StatsMeter):
             await asyncio.sleep(KILL_SECONDS)
+
+    def end_program(self) -> None:
+        """Ask the agent to kill the program."""
+        if self._born.pidfd is not None:
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(self._born.pidfd, signal.SIGTERM)
 
     def kill(self) -> None:
         """Shut the connection: process 1 ends at the end of its input, and everything inside with it."""

@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from atelier_runner import bubblewrap, seccomp
+from atelier_runner.agent import AGENT
 from atelier_runner.backend import Backend
 from atelier_runner.carrier import Means, Sandbox
 from atelier_runner.cgroups import Groups
@@ -120,7 +121,7 @@ async def open_local(
         yield Backend(LocalCarrier(languages, hint=hint), untrusted=untrusted)
         return
     async with AsyncExitStack() as stack:
-        await asyncio.to_thread(kill_orphans, program, bubblewrap.AGENT)
+        await asyncio.to_thread(kill_orphans, program, AGENT)
         dedicated, spare = await asyncio.to_thread(identities)
         if spare is not None:
             staged = await asyncio.to_thread(bubblewrap.stage, tools, stack.enter_context(_stage_folder()))

@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from atelier_runner import bubblewrap, frames
-from atelier_runner.agent import COLLECT, LIBRARY, SOURCE
+from atelier_runner.agent import inside
 from atelier_runner.cgroups import Group, Groups
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.languages import Tool
@@ -149,9 +149,7 @@ class LocalLauncher:
         self._count = 0
         self._dropping: set[asyncio.Task[None]] = set()
         self._contents = {
-            bubblewrap.AGENT: agent or SOURCE.read_bytes(),
-            bubblewrap.COLLECT: COLLECT.read_bytes(),
-            **{f"{bubblewrap.LIBRARY}/{path.name}": path.read_bytes() for path in LIBRARY.glob("*.py")},
+            **inside(agent),
             **{path: text.encode() for path, text in bubblewrap.ETC.items()},
         }
 

@@ -8,26 +8,17 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
-from atelier_runner import Backend, Collect, Exited, Limits, Output, Reason, Spec, open_local
+from atelier_runner import Backend, Collect, Exited, Limits, Output, Reason, Spec
 from atelier_runner.agent import collect as agent_side
 
 from .finished import collected
 
 LIMITS = Limits(wall_seconds=5, cpu_seconds=4, memory_mb=192, processes=24, disk_mb=16, output_bytes=100_000)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def backend() -> AsyncIterator[Backend]:
-    """The local backend of this machine."""
-    async with open_local(limits=LIMITS) as opened:
-        yield opened
 
 
 def spec(

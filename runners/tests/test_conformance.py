@@ -119,7 +119,7 @@ async def test_input_can_be_written_while_it_runs(backend: Backend) -> None:
             got += event.data
             if got == b"got one\n":
                 await backend.write(run, b"two\n", close=True)
-        else:
+        elif isinstance(event, Exited):
             assert event.code == 0
     assert got == b"got one\ngot two\nend\n"
 

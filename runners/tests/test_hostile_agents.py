@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
 from atelier_runner import (
+    Backend,
     Changed,
     Collect,
     Exited,
@@ -18,6 +21,7 @@ from atelier_runner import (
     open_local,
 )
 
+Open = Callable[..., AbstractAsyncContextManager[Backend]]
 LIMITS = Limits(wall_seconds=1, cpu_seconds=1, memory_mb=96, processes=16, disk_mb=8, output_bytes=100_000)
 # Ready, then wait until GO has come: what each does after that is up to it.
 OPENING = b"""
@@ -49,21 +53,21 @@ AGENTS = {
 
 
 @pytest.mark.parametrize("name", list(AGENTS))
-async def test_each_costs_its_own_run_only(name: str) -> None:
+async def test_each_costs_its_own_run_only(open_carrier: Open, name: str) -> None:
     behaviour, reasons = AGENTS[name]
-    begun = time.monotonic()
-    async with open_local(limits=LIMITS, pool_size=1, agent=OPENING + behaviour + STAYING) as backend:
+    async with open_carrier(limits=LIMITS, pool_size=1, agent=OPENING + behaviour + STAYING) as backend:
+        begun = time.monotonic()
         run = await backend.start(Spec("python", "m.py", {"m.py": b""}, LIMITS, stdin=b""))
         events = [event async for event in backend.events(run)]
+        assert time.monotonic() - begun < LIMITS.wall_seconds + 3
     last = events[-1]
     assert isinstance(last, Exited)
     assert last.reason in reasons, last
     assert sum(len(event.data) for event in events if isinstance(event, Output)) <= LIMITS.output_bytes
-    assert time.monotonic() - begun < LIMITS.wall_seconds + 3
 
 
-async def test_one_that_is_not_an_agent_is_an_error_of_start() -> None:
-    async with open_local(limits=LIMITS, pool_size=1, agent=b"raise SystemExit('not an agent')") as backend:
+async def test_one_that_is_not_an_agent_is_an_error_of_start(open_carrier: Open) -> None:
+    async with open_carrier(limits=LIMITS, pool_size=1, agent=b"raise SystemExit('not an agent')") as backend:
         with pytest.raises(SandboxUnavailable) as refused:
             await backend.start(Spec("python", "m.py", {"m.py": b""}, LIMITS))
     assert "not an agent" in refused.value.detail

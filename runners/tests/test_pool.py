@@ -26,7 +26,7 @@ from atelier_runner import (
     Started,
     open_local,
 )
-from atelier_runner.bubblewrap import AGENT
+from atelier_runner.agent import AGENT
 from atelier_runner.local import LocalCarrier
 from atelier_runner.outbox import BOUND, Outbox
 from atelier_runner.pool import Pool

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from atelier_runner import (
     Backend,
@@ -21,17 +19,13 @@ from atelier_runner import (
     Spec,
     SpecInvalid,
     Window,
-    open_local,
 )
 
 LIMITS = Limits(wall_seconds=20, cpu_seconds=10, output_bytes=1 << 40)
 FILES = {"hello.py": b"name = input('Who? ')\nprint(f'Hello {name}')\n", "notes.txt": b"x\n"}
 
 
-@pytest_asyncio.fixture
-async def backend() -> AsyncIterator[Backend]:
-    async with open_local() as opened:
-        yield opened
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 class Screen:
@@ -141,7 +135,10 @@ async def test_an_entry_runs_in_a_terminal(backend: Backend) -> None:
 
 
 async def test_python_and_node_have_prompts(backend: Backend) -> None:
-    for language, prompt in (("python", b">>> "), ("javascript", b"> ")):
+    ready = {name for name, language in (await backend.languages()).items() if language.info.version}
+    prompts = {"python": b">>> ", "javascript": b"> "}
+    assert "python" in ready
+    for language, prompt in ((name, prompts[name]) for name in ready & prompts.keys()):
         screen = await opened(backend, "", language)
         await screen.until(prompt)
         await screen.type(b"6 * 7\n")

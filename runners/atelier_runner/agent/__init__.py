@@ -3,8 +3,19 @@
 `library/` is what every Python of a sandbox finds on its path. Nothing here is ever imported by the host.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("agent.py")
-COLLECT = Path(__file__).with_name("collect.py")
-LIBRARY = Path(__file__).with_name("library")
+FOLDER = "/opt/atelier"
+"""Where all of it is inside a sandbox."""
+AGENT = f"{FOLDER}/agent.py"
+LIBRARY = f"{FOLDER}/library"
+
+
+def inside(agent: bytes | None = None) -> dict[str, bytes]:
+    """Return what a sandbox needs, by its path inside; `agent` replaces the agent's own source."""
+    here = Path(__file__).parent
+    paths = [here / "agent.py", here / "collect.py", *sorted((here / "library").glob("*.py"))]
+    found = {f"{FOLDER}/{path.relative_to(here)}": path.read_bytes() for path in paths}
+    return found if agent is None else {**found, AGENT: agent}
