@@ -149,6 +149,11 @@ def _end(home: Path) -> None:
 
 def prepare(path: str, languages: Sequence[str] = TESTED) -> None:
     """Make the base image and those of the languages, unless they are there."""
+    with open(folder() / "preparing", "w") as preparing, _locked(preparing):
+        _prepare(path, languages)
+
+
+def _prepare(path: str, languages: Sequence[str]) -> None:
     docker = ["docker", "-H", f"unix://{path}"]
     if not subprocess.run([*docker, "images", "-q", BASE], check=True, capture_output=True).stdout:
         with tempfile.TemporaryDirectory(prefix="atelier-base-") as scratch:

@@ -81,9 +81,9 @@ class Engine:
             raise EngineRefused(f"The engine does not answer: {error}") from error
 
     def images(self, label: str) -> list[tuple[str, dict[str, str]]]:
-        """Return each image with this label, newest first, as (id, its labels)."""
+        """Return each image with this label and a name, newest first, as (id, its labels). A replaced one has no name."""
         with self._asking():
-            found = self._client.images(filters={"label": label})
+            found = self._client.images(filters={"label": label, "dangling": False})
         found.sort(key=lambda image: image["Created"], reverse=True)
         return [(str(image["Id"]), dict(image["Labels"] or {})) for image in found]
 
@@ -175,9 +175,10 @@ class Engine:
         self,
         files: Mapping[str, bytes],
         *,
+        say: Callable[[str], None],
         tag: str = "",
         network: str | None = None,
-        say: Callable[[str], None],
+        fresh: bool = False,
     ) -> str:
         """Build an image from a folder with a Dockerfile; returns its id. `say` is told each line that the build prints."""
         folder = io.BytesIO()
@@ -191,7 +192,7 @@ class Engine:
         with self._asking():
             for line in self._client.build(
                 fileobj=folder, custom_context=True, tag=tag or None, network_mode=network, rm=True, forcerm=True,
-                decode=True, timeout=None,
+                decode=True, timeout=None, nocache=fresh,
             ):  # fmt: skip
                 if "error" in line:
                     raise EngineRefused(str(line["error"]))

@@ -5,7 +5,8 @@
 
 `runners/images/<language>/Dockerfile` installs the toolchain and a Python for the agent. What was built is then asked
 for its version, as the local carrier asks this machine, and gets it as a label, so that a runner knows what it has
-without starting anything. An image whose Dockerfile, base and catalogue entry are the same as before is left as it is.
+without starting anything. An image whose Dockerfile and catalogue entry are the same as before is left as it is; `--fresh`
+builds it again all the same, with the packages of today (and a newer base, when that was pulled).
 """
 
 from __future__ import annotations
@@ -37,20 +38,30 @@ class ImageFailed(RunnerError):
     """An image could not be built, or its toolchain does not say what the catalogue expects."""
 
 
-def recipe(language: str) -> str:
+def _recipe(language: str, dockerfile: bytes) -> str:
     """Return what identifies the way a language's image is made."""
     entry = json.dumps(read_catalogue()[language], sort_keys=True)
-    return hashlib.sha256(_dockerfile(language) + entry.encode()).hexdigest()[:16]
+    return hashlib.sha256(dockerfile + entry.encode()).hexdigest()[:16]
 
 
-def build(engine: Engine, language: str, *, network: str | None = None, say: Say = lambda _: None) -> str:
-    """Build a language's image unless it is there; returns its version.
+def build(
+    engine: Engine,
+    language: str,
+    *,
+    network: str | None = None,
+    say: Say = lambda _: None,
+    folder: Path = FOLDER,
+    fresh: bool = False,
+) -> str:
+    """Build a language's image unless it is there (`fresh`: again); returns its version.
 
     Raises:
         ImageFailed: the engine could not build it, or the toolchain in it has no version that the catalogue knows.
     """
+    dockerfile = _dockerfile(folder / language / "Dockerfile")
+    recipe = _recipe(language, dockerfile)
     for _, labels in engine.images(f"{LANGUAGE_LABEL}={language}"):
-        if labels.get(RECIPE_LABEL) == recipe(language):
+        if labels.get(RECIPE_LABEL) == recipe and not fresh:
             return labels[VERSION_LABEL]
     entry = read_catalogue()[language]
     said: deque[str] = deque(maxlen=5)
@@ -60,9 +71,9 @@ def build(engine: Engine, language: str, *, network: str | None = None, say: Say
         say(line)
 
     try:
-        image = engine.build({"Dockerfile": _dockerfile(language)}, network=network, say=hear)
+        image = engine.build({"Dockerfile": dockerfile}, network=network, say=hear, fresh=fresh)
         tool, version = _probe(engine, image, entry)
-        labels = {TOOL_LABEL: tool, VERSION_LABEL: version, RECIPE_LABEL: recipe(language)}
+        labels = {TOOL_LABEL: tool, VERSION_LABEL: version, RECIPE_LABEL: recipe}
         lines = [f"FROM {image}", *(f"LABEL {name}={json.dumps(value)}" for name, value in labels.items())]
         engine.build({"Dockerfile": "\n".join(lines).encode()}, tag=f"atelier/{language}", say=say)
     except EngineRefused as error:
@@ -71,8 +82,7 @@ def build(engine: Engine, language: str, *, network: str | None = None, say: Say
     return version
 
 
-def _dockerfile(language: str) -> bytes:
-    path = FOLDER / language / "Dockerfile"
+def _dockerfile(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -110,6 +120,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("verb", choices=("build", "list"))
     parser.add_argument("languages", nargs="*", metavar="LANGUAGE")
     parser.add_argument("--socket", default=DEFAULT_SOCKET, help="the engine's Unix socket")
+    parser.add_argument("--fresh", action="store_true", help="build again what is there")
     parser.add_argument("--verbose", action="store_true", help="show what the builds print")
     parser.add_argument("--network", help="the network that builds use, for instance host")
     asked = parser.parse_args(words)
@@ -126,7 +137,7 @@ def main(words: Sequence[str] | None = None) -> int:
         for language in asked.languages or catalogue:
             print(f"{language} ", end="", flush=True)
             say: Say = print if asked.verbose else lambda _: None
-            print(build(engine, language, network=asked.network, say=say))
+            print(build(engine, language, network=asked.network, say=say, fresh=asked.fresh))
     except RunnerError as error:
         print(f"{error.detail} {error.hint}".strip(), file=sys.stderr)
         return 1

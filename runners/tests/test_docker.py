@@ -11,9 +11,11 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from deploy.engine import BASE
 
 from atelier_runner import (
     Backend,
@@ -29,6 +31,7 @@ from atelier_runner.docker_carrier import DockerCarrier, identity
 from atelier_runner.docker_engine import Engine
 from atelier_runner.docker_meter import StatsMeter
 from atelier_runner.docker_sandbox import RUNNER_LABEL, Demultiplexer, DockerSandbox
+from atelier_runner.images import LANGUAGE_LABEL, ImageFailed, build
 from atelier_runner.languages import read_catalogue
 
 from .finished import finished
@@ -268,3 +271,27 @@ async def test_output_that_nobody_reads_holds_its_own_program_up(docker_socket: 
                 if isinstance(event, Output):
                     size += len(event.data)
         assert size == 99 * 100_000
+
+
+async def test_an_image_says_its_version_and_is_built_once(engine: Engine) -> None:
+    before = engine.images(f"{LANGUAGE_LABEL}=bash")
+    said: list[str] = []
+    version = await asyncio.to_thread(build, engine, "bash", say=said.append)
+    assert version == before[0][1]["atelier.version"]
+    assert before[0][1]["atelier.tool"] == "/usr/bin/bash"
+    assert said == []
+    assert engine.images(f"{LANGUAGE_LABEL}=bash") == before
+
+
+async def test_a_build_that_fails_says_where(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "lua").mkdir()
+    (tmp_path / "lua/Dockerfile").write_text(f"FROM {BASE}\nRUN echo the mirror is away && false\n")
+    with pytest.raises(ImageFailed, match=r"(?s)lua could not be built: .*false.*the mirror is away"):
+        await asyncio.to_thread(build, engine, "lua", network="none", folder=tmp_path)
+
+
+async def test_an_image_without_its_toolchain_is_refused(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "lua").mkdir()
+    (tmp_path / "lua/Dockerfile").write_text(f"FROM {BASE}\nUSER 1000:1000\n")
+    with pytest.raises(ImageFailed, match=r"lua5.4 in the image says no version"):
+        await asyncio.to_thread(build, engine, "lua", folder=tmp_path)

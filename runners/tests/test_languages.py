@@ -7,6 +7,7 @@ import tomllib
 import pytest
 
 from atelier_runner import Spec, SpecInvalid
+from atelier_runner.images import FOLDER
 from atelier_runner.languages import CATALOGUE, Tool, find_tools, load_languages
 from atelier_runner.model import check_path
 
@@ -18,6 +19,15 @@ def test_every_language_of_the_catalogue_is_complete() -> None:
     for entry in catalogue.values():
         assert {"title", "extensions", "tool", "command", "probe", "version", "hint"} <= set(entry)
         assert sum("{entry}" in part for part in entry.get("build", entry["command"])) == 1
+
+
+def test_every_language_has_an_image_for_an_ordinary_user_with_the_agent_s_python() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == tomllib.loads(CATALOGUE.read_text()).keys()
+    for path in FOLDER.iterdir():
+        lines = (path / "Dockerfile").read_text().splitlines()
+        assert lines[0].startswith("ARG BASE=debian:bookworm")
+        assert {f"LABEL atelier.language={path.name}", "USER 1000:1000", "WORKDIR /work"} <= set(lines)
+        assert any("python3 &&" in line for line in lines)
 
 
 def test_what_is_here_has_a_version_and_no_hint() -> None:
