@@ -38,6 +38,9 @@ _ALIVE_SECONDS = 3
 _CLIENTS = ("/etc/apt/apt.conf.d", "/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 
 
+_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+
+
 class Missing(RuntimeError):
     """There is no engine here, and none can be started."""
 
@@ -76,6 +79,10 @@ def engine() -> Iterator[str]:
                     _end(home)
 
 
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PATH": _PATH}
+
+
 @contextmanager
 def _locked(file: IO[str]) -> Iterator[None]:
     fcntl.flock(file, fcntl.LOCK_EX)
@@ -99,7 +106,7 @@ def _answers(path: str) -> bool:
 
 
 def _start(home: Path, path: str) -> None:
-    if missing := [name for name in ("dockerd", "docker") if shutil.which(name) is None]:
+    if missing := [name for name in ("dockerd", "docker") if shutil.which(name, path=_PATH) is None]:
         raise Missing(f"{missing[0]} is missing: apt-get install docker.io debootstrap")
     if os.geteuid() != 0:
         raise Missing("a Docker engine of the tests' own needs root")
@@ -109,7 +116,9 @@ def _start(home: Path, path: str) -> None:
         "--exec-root", str(home / "exec"), "--pidfile", str(home / "pid"), "-H", f"unix://{path}",
     ]  # fmt: skip
     with open(home / "log", "w") as log:  # it may outlive the process that starts it
-        subprocess.run(["setsid", "--fork", *command], check=True, cwd="/", stdout=log, stderr=log)
+        subprocess.run(
+            ["setsid", "--fork", *command], check=True, cwd="/", env=_environment(), stdout=log, stderr=log
+        )
     begun = time.monotonic()
     while not _answers(path):
         waited = time.monotonic() - begun
@@ -170,7 +179,7 @@ def _prepare(path: str, languages: Sequence[str]) -> None:
 
 def _base(root: Path) -> Path:
     """Bootstrap a small Debian, and let its package clients reach what this machine's do."""
-    if shutil.which("debootstrap") is None:
+    if shutil.which("debootstrap", path=_PATH) is None:
         raise Missing("debootstrap is missing: apt-get install debootstrap")
     sites = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE)", "Identifier: Packages"],
@@ -179,7 +188,7 @@ def _base(root: Path) -> Path:
     mirror = min((site for site in set(sites) if "security" not in site and "debian" in site), default="")
     made = subprocess.run(
         ["debootstrap", "--variant=minbase", "bookworm", str(root), *([mirror] if mirror else [])],
-        check=False, capture_output=True, text=True,
+        check=False, capture_output=True, text=True, env=_environment(),
     )  # fmt: skip
     if made.returncode:
         raise RuntimeError(f"debootstrap failed: {made.stdout[-600:]}")

@@ -62,7 +62,7 @@ case "$1" in
         need "A Docker engine" "The tests of the Docker carrier need it." docker.io debootstrap
         break
       done
-      PATH=$PATH:/usr/sbin .venv/bin/python -m deploy.engine prepare || [ "${CI:-}" != true ] || exit 1
+      .venv/bin/python -m deploy.engine prepare || [ "${CI:-}" != true ] || exit 1
     fi ;;
   *) say "setup.sh: unknown part $1"; exit 2 ;;
 esac

@@ -45,9 +45,6 @@ def group_of(container: str, pid: int) -> Group | None:
 class GroupMeter:
     """Reads the group's own files; microseconds."""
 
-    by = "counted by the container's control group"
-    exact = True
-
     def __init__(self, group: Group) -> None:
         self._group = group
         self._last = Usage(0.0, 0, 0)
@@ -96,7 +93,6 @@ class StatsMeter:
     """Keeps what the engine said last; the sandbox asks it several times a second while a program runs."""
 
     by = "counted by the engine, asked five times a second"
-    exact = False
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
 from dataclasses import replace
 
@@ -155,6 +156,18 @@ async def test_what_cannot_be_compiled_is_called_so_and_what_can_runs(backend: B
         backend, Spec("c", "main.c", {"main.c": source}, LIMITS, args=("x",), stdin=b"")
     )
     assert (out, result.code, result.detail) == (b"x\n", 3, "")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="it is about x86's other call gates")
+@pytest.mark.parametrize(
+    "call", ['__asm__("int $0x80" : "=a"(r) : "a"(20));', "r = syscall(0x40000000 | 39);"]
+)
+async def test_calls_through_a_foreign_gate_end_it(backend: Backend, call: str) -> None:
+    source = f'#include <stdio.h>\n#include <unistd.h>\nint main() {{ long r = 0; {call} printf("ESCAPED %ld\\n", r); }}'
+    out, _, result = await finished(
+        backend, Spec("c", "main.c", {"main.c": source.encode()}, LIMITS, stdin=b"")
+    )
+    assert (out, result.reason) == (b"", Reason.SIGNALLED), result
 
 
 async def test_cancel_ends_it_at_once(backend: Backend) -> None:
