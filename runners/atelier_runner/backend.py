@@ -57,6 +57,10 @@ class Backend:
         """Return the catalogue as found here."""
         return await self._carrier.languages()
 
+    async def idle(self) -> tuple[int, int]:
+        """Say how many sandboxes wait, started, and how much memory they have resident together, in bytes."""
+        return await self._carrier.idle()
+
     async def warm(self) -> None:
         """Wait until as many sandboxes wait as are meant to."""
         await self._carrier.warm()
@@ -161,6 +165,15 @@ class Backend:
         """Change the size of a run's terminal. Raises SpecInvalid `window_invalid`."""
         if (found := self._runs.get(run)) is not None:
             await found.resize(window)
+
+    async def signal(self, run: str, name: str) -> None:
+        """Send a signal, "INT" for example, to the program's process group; one that has ended ignores it.
+
+        Raises:
+            SpecInvalid: `signal_unknown`.
+        """
+        if (found := self._runs.get(run)) is not None:
+            await found.send_signal(name)
 
     async def cancel(self, run: str) -> None:
         """End the whole process tree; a run that has ended is left as it is."""

@@ -123,6 +123,10 @@ class Carrier(Protocol):
         """
         ...
 
+    async def idle(self) -> tuple[int, int]:
+        """Say how many sandboxes wait, started, and how much memory they have resident together, in bytes."""
+        ...
+
     async def warm(self) -> None:
         """Wait until as many sandboxes wait as are meant to."""
         ...

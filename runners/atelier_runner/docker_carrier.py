@@ -31,6 +31,7 @@ from atelier_runner.images import LANGUAGE_LABEL, TOOL_LABEL, VERSION_LABEL
 from atelier_runner.languages import Language, imaged
 from atelier_runner.model import Limits
 from atelier_runner.pool import Pool
+from atelier_runner.processes import tree_usage
 
 THREADS = 8
 """Calls to the engine at once."""
@@ -82,6 +83,13 @@ class DockerCarrier:
     async def take(self, language: Language, limits: Limits) -> Sandbox:
         """Return a container of the language's image; from now on others of it wait. See `Carrier`."""
         return await (await self._stock(language.info.name)).pool.take(limits)
+
+    async def idle(self) -> tuple[int, int]:
+        """Say how many containers wait, and what those have resident that are processes of this machine; see `Carrier`."""
+        waiting = [sandbox for stock in self._stocks.values() for sandbox in stock.pool.waiting]
+        pids = [sandbox.pid for sandbox in waiting if sandbox.pid]
+        usages = await asyncio.to_thread(lambda: [tree_usage(pid) for pid in pids])
+        return len(waiting), sum(usage.memory_bytes for usage in usages)
 
     async def _stock(self, name: str) -> _Stock:
         stock = self._stocks.get(name)

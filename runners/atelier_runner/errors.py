@@ -4,7 +4,10 @@ RunnerError
 ├── SandboxUnavailable   programs cannot run here (now); `hint` says how to mend it
 ├── LanguageUnknown      no such language, or its toolchain is missing
 ├── SpecInvalid          what was asked for is refused by name
-└── RunUnknown           no run has this id
+├── RunUnknown           no run has this id
+├── EventsGone           events are asked for that are not kept any more
+├── ReaderReplaced       somebody else reads a run's events now
+└── ServiceRefused       the service, not its sandboxes, refuses a request; `code` and `status` say why
 """
 
 from __future__ import annotations
@@ -37,3 +40,23 @@ class SpecInvalid(RunnerError):
 
 class RunUnknown(RunnerError):
     """No run has this id, or its events were already taken."""
+
+
+class EventsGone(RunnerError):
+    """They were confirmed and dropped, or have not come yet."""
+
+
+class ReaderReplaced(RunnerError):
+    """A run has one reader at a time, the newest."""
+
+
+class ServiceRefused(RunnerError):
+    """A request is refused before anything is run; `retry_after` is in seconds."""
+
+    def __init__(
+        self, status: int, code: str, detail: str, *, hint: str = "", retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail, hint=hint)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after

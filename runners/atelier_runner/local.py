@@ -24,7 +24,7 @@ from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.languages import Language, find_tools, load_languages
 from atelier_runner.model import Limits
 from atelier_runner.pool import Pool
-from atelier_runner.processes import kill_orphans
+from atelier_runner.processes import kill_orphans, tree_usage
 from atelier_runner.sandbox import LocalLauncher, Setup, identities
 
 STAGE_PREFIX = "atelier-tools-"
@@ -64,6 +64,12 @@ class LocalCarrier:
         """Say by what each limit is held on this machine."""
         assert self._setup is not None
         return means(self._setup)
+
+    async def idle(self) -> tuple[int, int]:
+        """Say how many sandboxes wait, started, and how much memory they have resident together, in bytes."""
+        waiting = [] if self._pool is None else self._pool.waiting
+        usages = await asyncio.to_thread(lambda: [tree_usage(sandbox.pid) for sandbox in waiting])
+        return len(waiting), sum(usage.memory_bytes for usage in usages)
 
     async def close(self) -> None:
         """Wait for the probes of the toolchains, if they still run."""

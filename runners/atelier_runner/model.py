@@ -17,6 +17,8 @@ MOST_COLUMNS = 1000
 IGNORED = (
     "__pycache__", "*.pyc", "node_modules", ".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints",
 )  # fmt: skip
+SIGNALS = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "KILL", "STOP", "CONT")
+"""What may be sent to a program."""
 
 
 class Reason(StrEnum):

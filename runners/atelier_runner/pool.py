@@ -69,6 +69,11 @@ class Pool:
                 self._dead.append(sandbox)
         return await self._launcher.start(limits)
 
+    @property
+    def waiting(self) -> list[Sandbox]:
+        """The sandboxes that wait at this moment."""
+        return list(self._idle)
+
     async def filled(self) -> None:
         """Wait until as many sandboxes wait as the pool is to hold."""
         await self._full.wait()

@@ -26,8 +26,9 @@ from atelier_runner import frames
 from atelier_runner.bubblewrap import ENVIRONMENT, TERMINAL
 from atelier_runner.carrier import Sandbox
 from atelier_runner.collection import Collection
+from atelier_runner.errors import SpecInvalid
 from atelier_runner.languages import Language
-from atelier_runner.model import MIB, Event, Exited, Reason, Spec, Window, check_files
+from atelier_runner.model import MIB, SIGNALS, Event, Exited, Reason, Spec, Window, check_files
 from atelier_runner.outbox import Outbox
 from atelier_runner.processes import tree_usage
 
@@ -127,6 +128,22 @@ class Run:
         if self._spec.terminal is not None and not self._ended:
             with contextlib.suppress(ConnectionError, RuntimeError):
                 self._sandbox.writer.write(frames.encode_window(window.columns, window.rows))
+
+    async def send_signal(self, name: str) -> None:
+        """Send a signal to the program's process group; ignored once it has ended.
+
+        Raises:
+            SpecInvalid: `signal_unknown`.
+        """
+        if name not in SIGNALS:
+            raise SpecInvalid(
+                "signal_unknown", f"{name[:20]!r} is not a signal that can be sent: {', '.join(SIGNALS)}."
+            )
+        await self._begun.wait()
+        if not self._ended:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                number = signal.Signals[f"SIG{name}"]
+                self._sandbox.writer.write(frames.encode(frames.SIGNAL, bytes([number])))
 
     async def drive(self) -> None:
         """Run the program to its end and queue `Exited`, whatever happens."""

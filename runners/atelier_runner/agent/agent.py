@@ -401,6 +401,8 @@ class Carrier:
                     self.pending += b"\4"  # what Ctrl+D types
                 else:
                     self.closing = True
+            elif kind == ord("K") and length:
+                self.signal(self.incoming[HEADER.size])
             elif kind in b"FMDG":
                 self.place(kind, bytes(self.incoming[HEADER.size : end]))
             elif kind == ord("Q") and self.wanted is not None:
@@ -440,6 +442,13 @@ class Carrier:
                     broken.finish(keep=False)
             why = getattr(error, "strerror", None) or str(error)
             send(b"O", f"\r\n[A file of the session could not be brought here: {why}]\r\n".encode())
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the program and what it started in its own process group; in a terminal, to what is in front."""
+        try:
+            os.killpg(os.tcgetpgrp(self.stdin) if self.terminal else self.pid, number)
+        except OSError:
+            pass  # it has ended, or there is no such signal
 
     def feed(self) -> None:
         """Write what stdin takes now."""

@@ -1,0 +1,145 @@
+"""The command line of a runner service: `serve` listens, `doctor` says what this machine enforces."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import uvicorn
+
+from atelier_runner.local import open_local
+from atelier_runner.service.app import create_app
+from atelier_runner.service.options import Options
+from atelier_runner.service.runs import HostedRuns
+
+MESSAGE_BYTES = 1024 * 1024
+SECRET_CHARACTERS = 16
+BACKLOG = 128
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    defaults = Options()
+    parser = argparse.ArgumentParser(
+        prog="atelier_runner", description="Runs programs in sandboxes, for others."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve_parser = commands.add_parser(
+        "serve", help="listen for runs; the secret comes from ATELIER_RUNNER_SECRET"
+    )
+    serve_parser.add_argument(
+        "--listen",
+        default=f"{defaults.host}:{defaults.port}",
+        help="HOST:PORT; port 0 takes a free one (%(default)s)",
+    )
+    serve_parser.add_argument("--runs", type=int, default=defaults.runs, help="runs at once (%(default)s)")
+    serve_parser.add_argument(
+        "--pool", type=int, default=defaults.pool, help="sandboxes that wait (%(default)s)"
+    )
+    commands.add_parser("doctor", help="try every control and print what is found, as JSON")
+    for sub in commands.choices.values():
+        sub.add_argument("--untrusted", action="store_true", help="refuse to run while a control is absent")
+    options = parser.parse_args(arguments)
+    if options.command == "doctor":
+        return asyncio.run(_doctor())
+    host, _, port = options.listen.rpartition(":")
+    try:
+        chosen = replace(
+            defaults, host=host.strip("[]"), port=int(port), secret=os.environ.get("ATELIER_RUNNER_SECRET", ""),
+            untrusted=options.untrusted, pool=options.pool, runs=options.runs,
+        )  # fmt: skip
+        _refuse_unsafe(chosen)
+        listener = _listen(chosen)
+    except (ValueError, OSError) as error:
+        print(f"atelier_runner: {error}", file=sys.stderr)
+        return 2
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(_serve(chosen, listener))
+    return 0
+
+
+def _refuse_unsafe(options: Options) -> None:
+    """Raise ValueError for what would let strangers run programs here."""
+    if options.secret and len(options.secret) < SECRET_CHARACTERS:
+        raise ValueError(f"ATELIER_RUNNER_SECRET must have at least {SECRET_CHARACTERS} characters")
+    if not options.secret and not _is_loopback(options.host):
+        raise ValueError(
+            f"{options.host or 'every address'} is not loopback: set ATELIER_RUNNER_SECRET, or whoever reaches it could run programs"
+        )
+    if options.runs < 1 or options.pool < 0:
+        raise ValueError("--runs is at least 1, --pool at least 0")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _listen(options: Options) -> socket.socket:
+    """Bind before anything else starts, so that a taken port is said at once."""
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((options.host, options.port))
+    listener.set_inheritable(False)
+    return listener
+
+
+async def _doctor() -> int:
+    async with open_local() as backend:
+        found = await backend.capabilities()
+    print(json.dumps(asdict(found), indent=1))
+    return 0 if found.available and all(control.state != "absent" for control in found.controls) else 1
+
+
+async def _serve(options: Options, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    async with (
+        open_local(pool_size=options.pool, untrusted=options.untrusted) as backend,
+        HostedRuns(backend, options) as runs,
+    ):
+        server = _Server(
+            uvicorn.Config(
+                create_app(runs, options),
+                http="h11",  # the one that bounds what a head may have
+                ws="websockets-sansio",
+                ws_max_size=MESSAGE_BYTES,
+                ws_ping_interval=5.0,
+                ws_ping_timeout=10.0,
+                ws_per_message_deflate=False,
+                limit_concurrency=options.connections,
+                backlog=BACKLOG,
+                lifespan="off",
+                server_header=False,
+                access_log=False,
+                log_config=None,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=5,
+            ),
+            f"http://{f'[{host}]' if ':' in host else host}:{port}",
+        )
+        await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which says its address when it is ready to answer."""
+
+    def __init__(self, config: uvicorn.Config, address: str) -> None:
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            print(f"The runner is ready: {self._address}", flush=True)

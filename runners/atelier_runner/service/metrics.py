@@ -1,0 +1,32 @@
+"""The service's figures, in Prometheus' format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from atelier_runner.service.options import Options
+    from atelier_runner.service.runs import HostedRuns
+
+RUNNING = Gauge("atelier_runner_running", "Runs that go on")
+CAPACITY = Gauge("atelier_runner_capacity", "Runs that may go on at once")
+WAITING = Gauge("atelier_runner_waiting", "Runs in the queue that this runner takes from")
+ENDED = Counter("atelier_runner_ended_total", "Runs that ended", ["reason"])
+START = Histogram(
+    "atelier_runner_start_seconds",
+    "From a run's request, its files received, to its program's start",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+POOL = Gauge("atelier_runner_pool_sandboxes", "Sandboxes that wait, started")
+POOL_MEMORY = Gauge("atelier_runner_pool_memory_bytes", "Resident memory of the sandboxes that wait")
+
+
+async def collect(runs: HostedRuns, options: Options) -> None:
+    """Look at what is only known by looking."""
+    RUNNING.set(runs.running)
+    CAPACITY.set(options.runs)
+    sandboxes, memory = await runs.backend.idle()
+    POOL.set(sandboxes)
+    POOL_MEMORY.set(memory)

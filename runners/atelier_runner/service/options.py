@@ -1,0 +1,46 @@
+"""What a runner service is told when it starts, and the bounds on everything that reaches it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from atelier_runner.model import MIB, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Built once from the command line; the secret comes from ATELIER_RUNNER_SECRET."""
+
+    host: str = "127.0.0.1"
+    port: int = 7700
+    secret: str = field(default="", repr=False)
+    """What whoever asks must know; may be empty on loopback alone."""
+    untrusted: bool = False
+    """Refuse to run anything while a control is absent."""
+    pool: int = 2
+    """Sandboxes that wait, started."""
+    runs: int = max(4, 2 * (os.cpu_count() or 1))
+    """Runs at once."""
+    highest: Limits = field(
+        default_factory=lambda: Limits(
+            wall_seconds=24 * 3600.0,
+            cpu_seconds=24 * 3600.0,
+            memory_mb=4096,
+            processes=512,
+            disk_mb=256,
+            output_bytes=256 * MIB,
+        )
+    )
+    """What a run may ask for at most."""
+    body_seconds: float = 60.0
+    """How long a request's body may take."""
+    held_mb: int = 1024
+    """MiB of the files of all runs together, which are held in memory until they end."""
+    connections: int = 512
+    """Connections at once."""
+    grace_seconds: float = 30.0
+    """Without a word from its reader a run goes on so long, unless it says otherwise."""
+    longest_grace_seconds: float = 600.0
+    keep_seconds: float = 60.0
+    """How long the events of a run that has ended are kept for a reader."""
