@@ -65,7 +65,7 @@ def _editor() -> list[Finding]:
 
 
 async def _sandbox(settings: Settings) -> list[Finding]:
-    async with open_sandbox(settings.sandbox_url) as sandbox:
+    async with open_sandbox(settings.sandbox_url, settings.runner_secret) as sandbox:
         capabilities = await sandbox.capabilities()
     found = [
         Finding(

@@ -33,7 +33,9 @@ class Settings:
     bus_url: str = "memory://"
     """Signals between parts: memory:// within one process, redis://… between several."""
     sandbox_url: str = "embedded://"
-    """Where programs run: embedded:// (this machine, under bubblewrap)."""
+    """Where programs run: embedded:// (this machine, under bubblewrap), or http(s)://host:port, a runner service."""
+    runner_secret: str = field(default="", repr=False)
+    """What the runner service asks for; the same for both sides."""
     blobs_url: str = ""
     """Binary files: file:///FOLDER; empty: a folder in the data folder."""
     mail_url: str = "log://"

@@ -16,6 +16,8 @@ class FaultyLine:
         self.port = 0
         self.delay = 0.0
         """Seconds that each piece is late."""
+        self.connections = 0
+        """How many were passed on so far."""
         self._open = asyncio.Event()
         self._open.set()
         self._refusing = False
@@ -49,6 +51,7 @@ class FaultyLine:
         except OSError:
             writer.transport.abort()
             return
+        self.connections += 1
         both = (writer, far_writer)
         self._writers.update(both)
         for source, sink in ((reader, far_writer), (far_reader, writer)):

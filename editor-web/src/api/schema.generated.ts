@@ -872,6 +872,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sessions/{session_id}/runs/{run_id}/signal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Signal Run
+         * @description Send a signal to a run's program; INT is what Ctrl+C sends.
+         */
+        post: operations["signal_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{session_id}/runs/{run_id}/stdin": {
         parameters: {
             query?: never;
@@ -2262,6 +2282,14 @@ export interface components {
              * @description give it as `cursor` for the next page
              */
             next: string | null;
+        };
+        /** Signal */
+        Signal: {
+            /**
+             * Signal
+             * @enum {string}
+             */
+            signal: "INT" | "TERM" | "HUP" | "QUIT" | "USR1" | "USR2" | "KILL" | "STOP" | "CONT";
         };
         /** Stdin */
         Stdin: {
@@ -4136,6 +4164,40 @@ export interface operations {
         responses: {
             /** @description Successful Response */
             200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    signal_run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                run_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Signal"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
                 headers: {
                     [name: string]: unknown;
                 };

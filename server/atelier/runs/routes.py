@@ -16,7 +16,7 @@ from atelier.deps import ServicesDep
 from atelier.errors import BadRequest
 from atelier.runs import queries
 from atelier.runs.recorder import topic
-from atelier.runs.schemas import ControlShown, LanguageShown, NewRun, Run, RunList, Runtimes, Stdin
+from atelier.runs.schemas import ControlShown, LanguageShown, NewRun, Run, RunList, Runtimes, Signal, Stdin
 from atelier.runs.service import Runs
 from atelier.runs.showing import shown
 from atelier.services import Services
@@ -145,6 +145,15 @@ async def write_stdin(
     """Send text to a run's stdin, and close it when asked."""
     await _allowed(services, session_id, caller.user_id, Action.RUN)
     await runs.write(session_id, run_id, body.data.encode(errors="replace"), close=body.close)
+
+
+@router.post("/sessions/{session_id}/runs/{run_id}/signal", status_code=204, operation_id="signal_run")
+async def signal_run(
+    session_id: str, run_id: str, body: Signal, services: ServicesDep, caller: CallerDep, runs: RunsDep
+) -> None:
+    """Send a signal to a run's program; INT is what Ctrl+C sends."""
+    await _allowed(services, session_id, caller.user_id, Action.RUN)
+    await runs.signal(session_id, run_id, body.signal)
 
 
 @router.delete("/sessions/{session_id}/runs/{run_id}", status_code=204, operation_id="cancel_run")

@@ -110,6 +110,10 @@ class Stdin(BaseModel):
     close: bool = False
 
 
+class Signal(BaseModel):
+    signal: Literal["INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "KILL", "STOP", "CONT"]
+
+
 class LanguageShown(BaseModel):
     name: str
     title: str

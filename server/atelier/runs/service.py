@@ -132,6 +132,8 @@ class Runs:
                 try:
                     if asked["do"] == "cancel":
                         await self.cancel(live.session_id, asked["run"])
+                    elif asked["do"] == "signal":
+                        await self.signal(live.session_id, asked["run"], asked["name"])
                     else:
                         data = base64.b64decode(asked["data"])
                         await self.write(live.session_id, asked["run"], data, close=asked["close"])
@@ -165,6 +167,10 @@ class Runs:
             chosen = await queries.entry_of(db, session_id)
         paths = [f.path for f in await files.list_files(self._services, session_id) if f.kind != "folder"]
         capabilities = await self._services.sandbox.capabilities()
+        if not capabilities.available and not capabilities.languages:  # nobody to ask
+            raise Unavailable(
+                "sandbox_unavailable", capabilities.hint, next_step="Ask whoever runs this server."
+            )
         programs = tuple(end for language in capabilities.languages for end in language.extensions)
         looked_at = asked.open if asked.open and asked.open.lower().endswith(programs) else None
         entry = find_entry(asked.entry, [looked_at, chosen], paths)
@@ -262,6 +268,25 @@ class Runs:
         live.input.append((data, close))
         live.input_bytes += len(data)
         live.input_came.set()
+
+    async def signal(self, session_id: str, run_id: str, name: str) -> None:
+        """Send a signal to a run's program; one that has ended ignores it.
+
+        Raises:
+            Conflict: `run_not_started`.
+        """
+        run = await self.get(session_id, run_id)
+        live = self._live.get(run_id)
+        if run.status == "queued" and (live is None or live.sandbox_id is None):
+            raise Conflict(
+                "run_not_started",
+                "This run still waits; there is no program to send a signal to.",
+                next_step="Wait until it runs, or stop it.",
+            )
+        if live is None:
+            await self._ask(run, do="signal", name=name)
+        elif live.sandbox_id is not None:
+            await self._services.sandbox.signal(live.sandbox_id, name)
 
     async def cancel(self, session_id: str, run_id: str) -> None:
         """End a run, queued or running; one that has ended stays as it is."""

@@ -209,6 +209,10 @@ class Sandbox(Protocol):
         """Change the size of a run's terminal. Raises Invalid `window_invalid`."""
         ...
 
+    async def signal(self, run: str, name: str) -> None:
+        """Send a signal, "INT" for example, to the program; one that has ended ignores it. Raises Invalid `signal_unknown`."""
+        ...
+
     async def cancel(self, run: str) -> None:
         """End the whole process tree; its `Exited` has the reason `cancelled` unless it had ended before."""
         ...

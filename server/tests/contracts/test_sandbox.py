@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import hashlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -26,15 +29,25 @@ from atelier.sandbox import (
     open_sandbox,
 )
 
+from ..runner_service import SECRET, RunnerService, runner_service
+
 LIMITS = RunLimits(
     wall_seconds=10, cpu_seconds=5, memory_mb=128, processes=16, disk_mb=8, output_bytes=100_000
 )
 
 
-@pytest_asyncio.fixture(params=["embedded://"])
+@pytest.fixture(scope="module")
+def service() -> Iterator[RunnerService]:
+    """A runner service."""
+    with runner_service() as running:
+        yield running
+
+
+@pytest_asyncio.fixture(params=["embedded://", "http://"])
 async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     """An open sandbox of each kind."""
-    async with open_sandbox(request.param) as opened:
+    url = request.getfixturevalue("service").url if request.param == "http://" else request.param
+    async with open_sandbox(url, SECRET) as opened:
         yield opened
 
 
@@ -115,6 +128,83 @@ async def test_no_files_come_back_that_nobody_asked_for(sandbox: Sandbox) -> Non
     assert [type(event) for event in events] == [Started, Exited]
     assert isinstance(events[-1], Exited)
     assert events[-1].collected is None
+
+
+async def test_a_signal_reaches_the_program_and_what_it_started(sandbox: Sandbox) -> None:
+    program = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: (print('caught', flush=True), os._exit(7)))\n"
+        "print('on', flush=True)\nsys.stdin.read()"
+    )
+    run = await sandbox.start(spec(program, stdin=None))
+    printed = b""
+    last: Event | None = None
+    async for event in sandbox.events(run):
+        if isinstance(event, Output):
+            printed += event.data
+            if event.data == b"on\n":
+                await sandbox.signal(run, "INT")
+        last = event
+    assert isinstance(last, Exited)
+    assert (printed, last.reason, last.code) == (b"on\ncaught\n", Reason.EXITED, 7)
+    await sandbox.signal(run, "INT")
+
+
+async def test_a_signal_that_ends_it_is_its_reason_and_an_unknown_one_is_refused(sandbox: Sandbox) -> None:
+    run = await sandbox.start(spec("import time; print('on', flush=True); time.sleep(60)", stdin=None))
+    last: Event | None = None
+    async for event in sandbox.events(run):
+        if isinstance(event, Output):
+            with pytest.raises(AtelierError) as refused:
+                await sandbox.signal(run, "RTMIN")
+            assert refused.value.code == "signal_unknown"
+            await sandbox.signal(run, "TERM")
+        last = event
+    assert isinstance(last, Exited)
+    assert (last.reason, last.signal) == (Reason.SIGNALLED, "SIGTERM")
+
+
+async def test_large_files_and_any_bytes_arrive_whole(sandbox: Sandbox) -> None:
+    large = bytes(range(256)) * 4096 * 6
+    program = b"import hashlib; print(hashlib.sha256(open('d\xc3\xbcr/large','rb').read()).hexdigest())"
+    asked = RunSpec("python", "m.py", {"m.py": program, "d\u00fcr/large": large}, LIMITS, stdin=b"\0\xff")
+    printed = b"".join(e.data for e in await play(sandbox, asked) if isinstance(e, Output))
+    assert printed.decode().strip() == hashlib.sha256(large).hexdigest()
+
+
+async def test_input_of_any_bytes_arrives_in_order_while_the_program_reads_slowly(sandbox: Sandbox) -> None:
+    program = (
+        "import hashlib, sys, time\nh = hashlib.sha256()\n"
+        "while data := sys.stdin.buffer.read1(100_000):\n    h.update(data); time.sleep(0.001)\n"
+        "print(h.hexdigest())"
+    )
+    data = os.urandom(3_000_000)
+    run = await sandbox.start(spec(program, stdin=None))
+
+    async def type_it() -> None:
+        for start in range(0, len(data), 300_000):
+            await sandbox.write(run, data[start : start + 300_000], close=start + 300_000 >= len(data))
+
+    typing = asyncio.create_task(type_it())
+    printed = b"".join([e.data async for e in sandbox.events(run) if isinstance(e, Output)])
+    await typing
+    assert printed.decode().strip() == hashlib.sha256(data).hexdigest()
+
+
+async def test_a_reader_who_does_not_read_holds_the_program_up(sandbox: Sandbox) -> None:
+    roomy = replace(LIMITS, output_bytes=64 << 20, wall_seconds=20)
+    program = "import sys\nfor n in range(3000): sys.stdout.write('x' * 9_999 + '\\n')\nopen('done', 'w')"
+    run = await sandbox.start(spec(program, limits=roomy))
+    events = sandbox.events(run)
+    first = [await anext(events), await anext(events)]
+    await asyncio.sleep(1)
+    size, last = sum(len(e.data) for e in first if isinstance(e, Output)), first[-1]
+    async for event in events:
+        last = event
+        size += len(event.data) if isinstance(event, Output) else 0
+    assert isinstance(last, Exited)
+    assert (last.code, size) == (0, 30_000_000)
+    assert last.wall_seconds > 1
 
 
 async def test_runs_side_by_side_see_nothing_of_each_other(sandbox: Sandbox) -> None:

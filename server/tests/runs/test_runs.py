@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ from atelier.services import Services
 from atelier.settings import Settings
 
 from ..conftest import BASE, MakeGuest, Somebody, client_of, invite, running, session_of
+from ..runner_service import SECRET, runner_service
 
 
 async def begin(
@@ -345,3 +350,80 @@ async def test_a_stranger_and_a_viewer_may_not_run_and_a_viewer_may_read(guest: 
     assert printed(await events(vera, session_id, run_id)) == "1\n"
     for method, rest in (("GET", ""), ("POST", ""), ("GET", f"/{run_id}"), ("GET", f"/{run_id}/events")):
         await eve.refused(404, "session_not_found", method, path + rest, json={})
+
+
+async def test_a_signal_reaches_the_program_and_needs_the_role_run(
+    guest: MakeGuest, services: Services
+) -> None:
+    ada, bob = await guest("Ada"), await guest("Bob")
+    session_id = await session_of(ada)
+    await invite(ada, session_id, bob, "view")
+    program = "import time\ntry:\n    print('on', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('caught')"
+    async with services.bus.subscribe(f"events:{session_id}") as signals:
+        run_id = await begin(ada, session_id, program)
+        path = f"/sessions/{session_id}/runs/{run_id}"
+        async for signal in signals:
+            if signal and json.loads(signal)["data"].get("data") == "on\n":
+                break
+    await bob.refused(403, "role_forbids", "POST", f"{path}/signal", json={"signal": "INT"})
+    await ada.refused(422, "invalid_request", "POST", f"{path}/signal", json={"signal": "9"})
+    await ada.ok("POST", f"{path}/signal", json={"signal": "INT"})
+    found = await events(ada, session_id, run_id)
+    assert (printed(found), found[-1]["code"]) == ("on\ncaught\n", 0)
+    await ada.ok("POST", f"{path}/signal", json={"signal": "INT"})
+
+
+async def test_a_run_that_waits_takes_no_signal(settings: Settings) -> None:
+    settings = replace(settings, limits=replace(settings.limits, concurrent_runs=1))
+    async with running(settings) as app, client_of(app) as http:
+        made = (await http.post("/api/v1/guests", json={"display_name": "Ada"})).json()
+        http.headers["Authorization"] = f"Bearer {made['access_token']}"
+        ada = Somebody(made["user"]["id"], "Ada", made["access_token"], http)
+        session_id = await session_of(ada)
+        await begin(ada, session_id, "import time; time.sleep(60)")
+        waiting = await ada.ok("POST", f"/sessions/{session_id}/runs", json={})
+        path = f"/sessions/{session_id}/runs/{waiting['id']}/signal"
+        await ada.refused(409, "run_not_started", "POST", path, json={"signal": "INT"})
+
+
+async def test_runs_on_a_runner_elsewhere_are_runs_like_any_other(settings: Settings) -> None:
+    with runner_service() as service:
+        settings = replace(settings, sandbox_url=service.url, runner_secret=SECRET)
+        async with running(settings) as app, client_of(app) as http:
+            made = (await http.post("/api/v1/guests", json={"display_name": "Ada"})).json()
+            http.headers["Authorization"] = f"Bearer {made['access_token']}"
+            ada = Somebody(made["user"]["id"], "Ada", made["access_token"], http)
+            runtimes = await ada.ok("GET", "/runtimes")
+            assert runtimes["available"]
+            assert {control["state"] for control in runtimes["controls"]} <= {"enforced", "partial"}
+            session_id = await session_of(ada)
+            found = await events(
+                ada, session_id, await begin(ada, session_id, "print(input())", stdin="typed\n")
+            )
+            assert (printed(found), found[-1]["reason"]) == ("typed\n", "exited")
+            async with app.state.services.bus.subscribe(f"events:{session_id}") as signals:
+                lost = await begin(ada, session_id, "import time; print('on', flush=True); time.sleep(60)")
+                async for signal in signals:
+                    if signal and json.loads(signal)["data"].get("data") == "on\n":
+                        break
+            reading = asyncio.create_task(events(ada, session_id, lost))
+            service.end()
+            service.start()
+            ended = [event for event in await reading if event["type"] == "exited"]
+            assert [event["reason"] for event in ended] == ["lost"]
+
+
+def test_the_doctor_looks_at_a_runner_elsewhere(tmp_path: Path) -> None:
+    def doctor(**variables: str) -> dict[str, Any]:
+        environment = {**os.environ, "ATELIER_RUNNER_SECRET": SECRET, **variables}
+        command = [sys.executable, "-m", "atelier.main", "doctor", "--json", "--data", str(tmp_path)]
+        answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False)
+        return {finding["name"].strip(): finding for finding in json.loads(answer.stdout)}
+
+    with runner_service() as service:
+        found = doctor(ATELIER_SANDBOX_URL=service.url)
+        assert found["sandbox"]["state"] == "ok"
+        assert found["network"]["state"] == "ok"
+    gone = doctor(ATELIER_SANDBOX_URL=service.url)
+    assert gone["sandbox"]["state"] == "missing"
+    assert "does not answer" in gone["sandbox"]["detail"]
