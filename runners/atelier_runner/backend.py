@@ -147,14 +147,14 @@ class Backend:
         if (found := self._runs.get(run)) is not None and not found.ended:
             await found.write(data, close=close)
 
-    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
+    async def bring(self, run: str, files: Mapping[str, bytes | None]) -> None:
         """Bring files of a run up to date while it runs; None takes one away.
 
         Raises:
             SpecInvalid: `path_invalid`, `files_too_large`.
         """
         if (found := self._runs.get(run)) is not None:
-            await found.place(files)
+            await found.bring(files)
 
     async def look(self, run: str) -> None:
         """Let what a run's program has written since the last look come as events, and then `Looked`."""

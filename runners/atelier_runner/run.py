@@ -104,7 +104,7 @@ class Run:
             if close and not self._ended:
                 writer.write(frames.encode(frames.STDIN_END))
 
-    async def place(self, files: Mapping[str, bytes | None]) -> None:
+    async def bring(self, files: Mapping[str, bytes | None]) -> None:
         """Bring files of the working folder up to date while the program runs (None takes one away), in one go.
 
         Raises:

@@ -190,7 +190,7 @@ async def test_stop_ends_it(backend: Backend) -> None:
 async def test_files_come_and_go_while_it_runs(backend: Backend) -> None:
     screen = await opened(backend)
     large = b"0123456789" * 70_000
-    await backend.place(
+    await backend.bring(
         screen.run,
         {"new/deep/file.txt": b"fresh\n", "notes.txt": None, "hello.py": b"changed\n", "large": large},
     )
@@ -207,21 +207,21 @@ async def test_a_file_that_comes_replaces_what_lies_in_its_way(backend: Backend)
         b"rm notes.txt hello.py; mkfifo notes.txt; ln -s /dev/full hello.py; mkdir locked; chmod 0 locked; echo re''ady\n"
     )
     await screen.until(b"ready")
-    await backend.place(
+    await backend.bring(
         screen.run, {"notes.txt": b"a\n", "hello.py": b"b\n", "locked/x": b"", "after": b"c\n"}
     )
     await screen.until(b"could not be brought here: Permission denied")
     await screen.type(b"cat notes.txt hello.py after\n")
     await screen.until(b"a\r\nb\r\nc\r\n")
     with pytest.raises(SpecInvalid):
-        await backend.place(screen.run, {"../out": b""})
+        await backend.bring(screen.run, {"../out": b""})
 
 
 async def test_a_full_disk_is_said_and_what_was_there_stays(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"head -c 60M /dev/zero > filler; echo fi''lled\n")
     await screen.until(b"filled")
-    await backend.place(screen.run, {"notes.txt": b"y" * (8 << 20), "small": b"ok\n"})
+    await backend.bring(screen.run, {"notes.txt": b"y" * (8 << 20), "small": b"ok\n"})
     await screen.until(b"No space left")
     await screen.type(b"cat small notes.txt\n")
     await screen.until(b"ok\r\nx\r\n")
@@ -266,7 +266,7 @@ async def test_what_it_writes_comes_back_while_it_runs(backend: Backend) -> None
             looked += 1
             if looked == 1:
                 assert sorted(changes) == [("hello.py", None), ("made.txt", b"new\n")]
-                await backend.place(run, {"placed.txt": b"from outside\n", "moved.txt": b"in the way\n"})
+                await backend.bring(run, {"placed.txt": b"from outside\n", "moved.txt": b"in the way\n"})
             elif looked == 2:
                 assert changes == [("made.txt", b"new\nmore\n")]
             else:

@@ -52,7 +52,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             db=await reach("db_url", open_database(settings.db_url)),
             log=await reach("log_url", open_log(settings.log_url)),
             bus=await reach("bus_url", open_bus(settings.bus_url)),
-            sandbox=await enter(open_sandbox(settings.sandbox_url, settings.runner_secret)),
+            sandbox=await enter(
+                open_sandbox(
+                    settings.sandbox_url,
+                    settings.runner_secret,
+                    concurrent=settings.limits.concurrent_runs,
+                    queued=settings.limits.queued_runs,
+                )
+            ),
             blobs=await enter(open_blobs(settings.blobs_url)),
             mail=await enter(open_mail(settings.mail_url, settings.mail_from)),
             egress=Egress(settings.import_hosts),

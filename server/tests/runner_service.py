@@ -45,8 +45,8 @@ class RunnerService:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to it."""
-        assert self._process is not None
-        self._process.send_signal(number)
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End it and wait until it has ended."""

@@ -1831,6 +1831,13 @@ export interface components {
              */
             open?: string | null;
             /**
+             * Priority
+             * @description low: after everybody who waits
+             * @default normal
+             * @enum {string}
+             */
+            priority: "normal" | "low";
+            /**
              * Stdin
              * @description given and closed; null keeps it open
              */

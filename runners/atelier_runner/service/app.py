@@ -241,7 +241,7 @@ async def _place(body: Body, runs: HostedRuns, run: HostedRun, options: Options)
             runs.hold(held)
             files = {path: None if size is None else await body.exactly(size) for path, size in sizes.items()}
             await body.end()
-        await run.place(files)
+        await run.bring(files)
     except TimeoutError:
         raise _too_slow(options) from None
     finally:

@@ -11,12 +11,14 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import asdict, replace
 
 import uvicorn
 
 from atelier_runner.local import open_local
 from atelier_runner.service.app import create_app
+from atelier_runner.service.membership import Membership
 from atelier_runner.service.options import Options
 from atelier_runner.service.runs import HostedRuns
 
@@ -44,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve_parser.add_argument(
         "--pool", type=int, default=defaults.pool, help="sandboxes that wait (%(default)s)"
     )
+    serve_parser.add_argument("--join", default="", metavar="redis://…", help="register there and claim runs")
+    serve_parser.add_argument(
+        "--address", default="", help="how servers reach it then (http://HOST:PORT it listens on)"
+    )
     commands.add_parser("doctor", help="try every control and print what is found, as JSON")
     for sub in commands.choices.values():
         sub.add_argument("--untrusted", action="store_true", help="refuse to run while a control is absent")
@@ -54,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = replace(
             defaults, host=host.strip("[]"), port=int(port), secret=os.environ.get("ATELIER_RUNNER_SECRET", ""),
-            untrusted=options.untrusted, pool=options.pool, runs=options.runs,
+            untrusted=options.untrusted, pool=options.pool, runs=options.runs, join=options.join, address=options.address.rstrip("/"),
         )  # fmt: skip
         _refuse_unsafe(chosen)
         listener = _listen(chosen)
@@ -62,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"atelier_runner: {error}", file=sys.stderr)
         return 2
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # A WebSocket that is refused with a problem detail is no mistake.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "without completing handshake" not in record.getMessage()
+    )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     asyncio.run(_serve(chosen, listener))
     return 0
@@ -74,6 +84,12 @@ def _refuse_unsafe(options: Options) -> None:
     if not options.secret and not _is_loopback(options.host):
         raise ValueError(
             f"{options.host or 'every address'} is not loopback: set ATELIER_RUNNER_SECRET, or whoever reaches it could run programs"
+        )
+    if options.join and not options.secret:
+        raise ValueError("servers bring a secret to a runner that registers: set ATELIER_RUNNER_SECRET")
+    if options.join and not options.address and not ipaddress.ip_address(options.host).is_loopback:
+        raise ValueError(
+            f"--address is needed: servers cannot tell from {options.host} how to reach this runner"
         )
     if options.runs < 1 or options.pool < 0:
         raise ValueError("--runs is at least 1, --pool at least 0")
@@ -103,11 +119,20 @@ async def _doctor() -> int:
     return 0 if found.available and all(control.state != "absent" for control in found.controls) else 1
 
 
+def _joining(options: Options, address: str, runs: HostedRuns) -> AbstractAsyncContextManager[object]:
+    """Register, where that was asked for."""
+    if not options.join:
+        return nullcontext()
+    return Membership(options.join, options.address or address, runs, options)
+
+
 async def _serve(options: Options, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     async with (
         open_local(pool_size=options.pool, untrusted=options.untrusted) as backend,
         HostedRuns(backend, options) as runs,
+        _joining(options, address, runs),
     ):
         server = _Server(
             uvicorn.Config(
@@ -127,7 +152,7 @@ async def _serve(options: Options, listener: socket.socket) -> None:
                 timeout_keep_alive=30,
                 timeout_graceful_shutdown=5,
             ),
-            f"http://{f'[{host}]' if ':' in host else host}:{port}",
+            address,
         )
         await server.serve(sockets=[listener])
 

@@ -18,6 +18,10 @@ class Options:
     """What whoever asks must know; may be empty on loopback alone."""
     untrusted: bool = False
     """Refuse to run anything while a control is absent."""
+    join: str = ""
+    """redis://…: where this runner registers and claims runs; empty: runs come over HTTP alone."""
+    address: str = ""
+    """How servers reach this runner when it has registered; empty: where it listens."""
     pool: int = 2
     """Sandboxes that wait, started."""
     runs: int = max(4, 2 * (os.cpu_count() or 1))

@@ -39,7 +39,7 @@ class Backend(Protocol):
     def events(self, run: str) -> AsyncIterator[Event]: ...
     async def write(self, run: str, data: bytes, *, close: bool = False) -> None: ...
     async def signal(self, run: str, name: str) -> None: ...
-    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None: ...
+    async def bring(self, run: str, files: Mapping[str, bytes | None]) -> None: ...
     async def resize(self, run: str, window: Window) -> None: ...
     async def look(self, run: str) -> None: ...
     async def cancel(self, run: str) -> None: ...
@@ -133,9 +133,9 @@ class HostedRun:
         """Let what it has written so far come as events."""
         await self._backend.look(self._within)
 
-    async def place(self, files: Mapping[str, bytes | None]) -> None:
+    async def bring(self, files: Mapping[str, bytes | None]) -> None:
         """Bring files of its working folder up to date."""
-        await self._backend.place(self._within, files)
+        await self._backend.bring(self._within, files)
 
     async def cancel(self) -> None:
         """End it."""
@@ -180,6 +180,8 @@ class HostedRuns:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ended: deque[str] = deque()
         self._held = 0
+        self._reserved: dict[str, asyncio.TimerHandle] = {}
+        self._changed = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -192,15 +194,34 @@ class HostedRuns:
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for name in list(self._reserved):
+            self._free(name)
 
     @property
     def running(self) -> int:
         """How many run or start."""
         return len(self._tasks) + len(self._starting)
 
-    def refuse_if_full(self) -> None:
-        """Raise ServiceRefused `runner_full` when no further run is taken."""
-        if self.running >= self._options.runs:
+    async def room(self) -> None:
+        """Wait until there is room for another run."""
+        while self.running + len(self._reserved) >= self._options.runs:
+            self._changed.clear()
+            await self._changed.wait()
+
+    def reserve(self, name: str, seconds: float) -> None:
+        """Hold a place for a run that is to come."""
+        self._free(name)
+        self._reserved[name] = asyncio.get_running_loop().call_later(seconds, self._free, name)
+
+    def _free(self, name: str) -> None:
+        if (held := self._reserved.pop(name, None)) is not None:
+            held.cancel()
+        self._changed.set()
+
+    def refuse_if_full(self, name: str) -> None:
+        """Raise ServiceRefused `runner_full` when no further run is taken, unless there is a place for it."""
+        others = len(self._reserved.keys() - {name})
+        if self.running + others >= self._options.runs:
             raise ServiceRefused(
                 503,
                 "runner_full",
@@ -274,7 +295,8 @@ class HostedRuns:
             return found, False
         if (starting := self._starting.get(name)) is not None:
             return await asyncio.shield(starting), False
-        self.refuse_if_full()
+        self.refuse_if_full(name)
+        self._free(name)
         asked = time.monotonic()
         future = self._starting[name] = asyncio.get_running_loop().create_future()
         try:
@@ -286,6 +308,7 @@ class HostedRuns:
             raise
         finally:
             del self._starting[name]
+            self._changed.set()
         run.held = held
         self._runs[name] = run
         self._tasks[name] = asyncio.create_task(self._drive(run), name=f"host {name}")
@@ -301,6 +324,7 @@ class HostedRuns:
             await asyncio.gather(feeding, return_exceptions=True)
             del self._tasks[run.name]
             self.let_go(run.held)
+            self._changed.set()
             metrics.ENDED.labels((run.ended.reason if run.ended else Reason.LOST).value).inc()
             self._ended.append(run.name)
             while len(self._ended) > MOST_ENDED:

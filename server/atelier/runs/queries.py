@@ -18,6 +18,10 @@ async def change(db: AsyncConnection, run_id: str, **values: Any) -> None:
     await db.execute(update(runs).where(runs.c.id == run_id).values(**values))
 
 
+async def remove(db: AsyncConnection, run_id: str) -> None:
+    await db.execute(delete(runs).where(runs.c.id == run_id))
+
+
 async def one(db: AsyncConnection, session_id: str, run_id: str) -> RowMapping | None:
     query = (
         select(runs, users.c.display_name.label("user_name"))

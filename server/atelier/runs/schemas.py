@@ -33,6 +33,7 @@ class NewRun(BaseModel):
         default=None, max_length=1024 * 1024, description="given and closed; null keeps it open"
     )
     limits: LimitsAsked = Field(default_factory=LimitsAsked)
+    priority: Literal["normal", "low"] = Field(default="normal", description="low: after everybody who waits")
 
 
 class Result(BaseModel):

@@ -1,6 +1,6 @@
 """Runs: asked for, queued, executed, recorded.
 
-Theory of operation. `Runs` owns a fair queue and one task per running program. A run is a row from the start
+Theory of operation. `Runs` puts runs in the sandbox's queue and has one task per running program. A run is a row from the start
 (queued, running, ended), so what a server that was killed has left behind is found and ended as `lost`; nothing is ever
 run twice. The files are read from the log when the run starts, not when it is asked for. What the program wrote comes
 back when it has ended (`results.py`), before the run counts as ended.
@@ -31,11 +31,10 @@ from atelier.errors import AtelierError, Conflict, Invalid, NotFound, Unavailabl
 from atelier.events import publish
 from atelier.ids import new_id
 from atelier.runs import queries
-from atelier.runs.queue import FairQueue
 from atelier.runs.recorder import Recorder
 from atelier.runs.results import Leavings, asked_of, settle
 from atelier.runs.schemas import LimitsAsked, NewRun, Run, RunFiles
-from atelier.sandbox import Changed, Exited, Language, Output, Reason, RunLimits, RunSpec, Started
+from atelier.sandbox import Changed, Exited, Language, Output, Reason, RunLimits, RunSpec, Started, Turn
 from atelier.services import Services
 from atelier.tasks import TaskGroup
 
@@ -50,6 +49,7 @@ _LOOK_AFTER = 2.0  # seconds; finding out what the sandbox can do takes a moment
 _HOLD_SECONDS = 5.0
 _LOST_AFTER = 20.0
 _TOPIC = "runs"
+_PRIORITIES = {"normal": 0, "low": 1}
 _TYPED = 32 * 1024  # bytes of input in one signal
 _ENTRIES = (
     "main.py", "main.ts", "main.mjs", "main.js", "main.sh", "index.js", "index.ts", "main.c", "main.cpp", "main.go", "main.rs",
@@ -77,11 +77,9 @@ class Runs:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._queue = FairQueue(services.limits.queued_runs)
+        self._turns = services.sandbox.turns
         self._live: dict[str, _Live] = {}
-        self._running = 0
         self._tasks = TaskGroup("runs")
-        self._open = True
         self._own = new_id("prc")
 
     async def __aenter__(self) -> Self:
@@ -91,13 +89,15 @@ class Runs:
             self._tasks.start(self._hold(), name="hold")
             self._tasks.start(self._hear(), name="hear")
         self._tasks.start(self._look(), name="look at the sandbox")
+        self._tasks.start(self._dispatch(), name="dispatch")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open = False
         await self._tasks.cancel()
+        for run_id in self._live:
+            await self._turns.drop(run_id)
         for run_id, live in list(self._live.items()):
             await self._end_lost(live.session_id, run_id)
 
@@ -160,7 +160,7 @@ class Runs:
             Forbidden: `role_forbids`.
             Invalid: `language_unknown`, `limit_too_high`.
             TooMany: `queue_full`.
-            Unavailable: `sandbox_unavailable`.
+            Unavailable: `sandbox_unavailable`, `queue_unavailable`.
         """
         async with self._services.db.begin() as db:
             await require(db, session_id, caller.user_id, Action.RUN)
@@ -176,7 +176,7 @@ class Runs:
         entry = find_entry(asked.entry, [looked_at, chosen], paths)
         language = find_language(asked.language, entry, capabilities.languages)
         limits = self._limits(asked.limits)
-        self._queue.refuse_if_full()
+        await self._turns.refuse_if_full()
         run_id = new_id("run")
         spec = {
             "language": language,
@@ -184,6 +184,7 @@ class Runs:
             "args": asked.args,
             "stdin": asked.stdin,
             "limits": limits,
+            "priority": asked.priority,
         }
         async with self._services.db.begin() as db:
             await queries.add(
@@ -201,8 +202,14 @@ class Runs:
                 held_at=times.now(),
             )
         self._live[run_id] = live = _Live(session_id, caller, spec)
-        self._queue.put(caller.user_id, run_id)
-        self._dispatch()
+        try:
+            await self._turns.put(self._turn(run_id, live))
+        except AtelierError:
+            del self._live[run_id]
+            async with self._services.db.begin() as db:
+                await queries.remove(db, run_id)
+            raise
+        WAITING.set(self._turns.waiting)
         run = await self.get(session_id, run_id)
         try:
             await publish(self._services, session_id, "run.queued", {"run": run.model_dump(mode="json")})
@@ -220,12 +227,14 @@ class Runs:
                 "There is no such run in this session.",
                 next_step="Look at the list of runs.",
             )
-        return self._shown(dict(row))
+        return await self._shown(dict(row))
 
     async def latest(self, session_id: str) -> list[Run]:
         """Return the newest runs first."""
         async with self._services.db.begin() as db:
-            return [self._shown(dict(row)) for row in await queries.latest(db, session_id, _LIST)]
+            rows = [dict(row) for row in await queries.latest(db, session_id, _LIST)]
+        waiting = await self._turns.positions([row["id"] for row in rows if row["status"] == "queued"])
+        return [Run.model_validate({**row, "position": waiting.get(row["id"])}) for row in rows]
 
     async def file(self, session_id: str, run_id: str, number: int) -> Mapping[str, Any]:
         """Return what a run left to be shown. Raises NotFound `run_file_not_found`."""
@@ -296,15 +305,20 @@ class Runs:
             await self._ask(run, do="cancel")
             return
         live.cancelled = True
-        if self._queue.drop(run_id):
+        if await self._turns.drop(run_id):
             await self._end(
                 run_id, live, Recorder(self._services, session_id, run_id), _nothing(Reason.CANCELLED)
             )
         elif live.sandbox_id is not None:
             await self._services.sandbox.cancel(live.sandbox_id)
 
-    def _shown(self, row: Mapping[str, Any]) -> Run:
-        return Run.model_validate({**row, "position": self._queue.position(row["id"])})
+    async def _shown(self, row: Mapping[str, Any]) -> Run:
+        waiting = await self._turns.positions([row["id"]] if row["status"] == "queued" else [])
+        return Run.model_validate({**row, "position": waiting.get(row["id"])})
+
+    def _turn(self, run_id: str, live: _Live) -> Turn:
+        assert live.caller is not None
+        return Turn(run_id, live.caller.user_id, _PRIORITIES[live.spec["priority"]], live.spec["language"])
 
     def _limits(self, asked: LimitsAsked) -> RunLimits:
         highest = self._services.limits
@@ -322,34 +336,38 @@ class Runs:
             values[name] = most if value is None else value
         return RunLimits(**values)
 
-    def _dispatch(self) -> None:
-        while (
-            self._open
-            and self._running < self._services.limits.concurrent_runs
-            and (run_id := self._queue.take()) is not None
-        ):
-            self._running += 1
-            self._tasks.start(self._execute(run_id, self._live[run_id]), name=run_id)
-        WAITING.set(len(self._queue))
+    async def _dispatch(self) -> None:
+        """Begin what has its turn."""
+        while True:
+            turn = await self._turns.take()
+            WAITING.set(self._turns.waiting)
+            if (live := self._live.get(turn.run)) is None:
+                await self._turns.done(turn)
+            else:
+                self._tasks.start(self._execute(turn, live), name=turn.run)
 
-    async def _execute(self, run_id: str, live: _Live) -> None:
-        recorder = Recorder(self._services, live.session_id, run_id)
+    async def _execute(self, turn: Turn, live: _Live) -> None:
+        recorder = Recorder(self._services, live.session_id, turn.run)
         result = _nothing(Reason.LOST)
         written: RunFiles | None = None
         try:
             left = Leavings(await files.read_given(self._services, live.session_id))
-            result = await self._drive(run_id, live, recorder, left)
-            written = await self._settle(run_id, live, left)
+            result = await self._drive(turn, live, recorder, left)
+            written = await self._settle(turn.run, live, left)
         except AtelierError as error:
-            recorder.output("stderr", f"{error.detail} {error.next_step}\n".encode())
-            result = _nothing(Reason.LOST, error.detail)
+            if live.cancelled:
+                result = _nothing(Reason.CANCELLED)
+            elif error.code == "runner_gone" and await self._wait_again(turn, live):
+                return
+            else:
+                recorder.output("stderr", f"{error.detail} {error.next_step}\n".encode())
+                result = _nothing(Reason.LOST, error.detail)
         except Exception:
-            logger.exception("a run failed on our side", run=run_id)
+            logger.exception("a run failed on our side", run=turn.run)
             result = _nothing(Reason.LOST, "Something went wrong here, not in your program.")
         finally:
-            self._running -= 1
-            self._dispatch()
-        await self._end(run_id, live, recorder, result, written)
+            await self._turns.done(turn)
+        await self._end(turn.run, live, recorder, result, written)
 
     async def _settle(self, run_id: str, live: _Live, left: Leavings) -> RunFiles | None:
         """Deal with what the program wrote; that it fails changes nothing about how the program ended."""
@@ -360,8 +378,19 @@ class Runs:
             logger.exception("a run's files are lost", run=run_id)
             return RunFiles(complete=False, not_written="Something went wrong here: its files are not kept.")
 
-    async def _drive(self, run_id: str, live: _Live, recorder: Recorder, left: Leavings) -> Exited:
+    async def _wait_again(self, turn: Turn, live: _Live) -> bool:
+        """Queue a run again that has not begun, in front; says whether it waits."""
+        logger.info("a run goes back in the queue", run=turn.run)
+        try:
+            await self._turns.put(self._turn(turn.run, live), again=True)
+        except AtelierError:
+            return False
+        return True
+
+    async def _drive(self, turn: Turn, live: _Live, recorder: Recorder, left: Leavings) -> Exited:
         spec = live.spec
+        if live.cancelled:
+            return _nothing(Reason.CANCELLED)
         stdin = None if spec["stdin"] is None else spec["stdin"].encode()
         live.sandbox_id = await self._services.sandbox.start(
             RunSpec(
@@ -372,14 +401,15 @@ class Runs:
                 args=spec["args"],
                 stdin=stdin,
                 collect=asked_of(self._services),
-            )
+            ),
+            turn.place,
         )
         if live.cancelled:
             await self._services.sandbox.cancel(live.sandbox_id)
         STARTED.labels(spec["language"]).inc()
-        helpers = [self._tasks.start(self._feed(live), name=f"input of {run_id}")]
+        helpers = [self._tasks.start(self._feed(live), name=f"input of {turn.run}")]
         try:
-            return await self._follow(run_id, live, recorder, helpers, left)
+            return await self._follow(turn.run, live, recorder, helpers, left)
         finally:
             helpers[0].cancel()
             await asyncio.gather(*helpers, return_exceptions=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from atelier.sandbox.base import (
     Capabilities,
@@ -18,15 +18,20 @@ from atelier.sandbox.base import (
     LeftOut,
     Looked,
     Output,
+    Place,
     Reason,
     RunLimits,
     RunSpec,
     Sandbox,
     Started,
+    Turn,
+    Turns,
     Window,
 )
 from atelier.sandbox.embedded import EmbeddedSandbox
+from atelier.sandbox.fleet import open_fleet
 from atelier.sandbox.remote import PATIENCE, open_remote
+from atelier.sandbox.turns import LocalTurns
 from atelier_runner import Limits, open_local
 
 __all__ = [
@@ -41,36 +46,48 @@ __all__ = [
     "LeftOut",
     "Looked",
     "Output",
+    "Place",
     "Reason",
     "RunLimits",
     "RunSpec",
     "Sandbox",
     "Started",
+    "Turn",
+    "Turns",
     "Window",
     "open_sandbox",
 ]
 
 
 @asynccontextmanager
-async def open_sandbox(url: str, secret: str = "") -> AsyncIterator[Sandbox]:
-    """Open `url`: embedded:// (this machine), or http(s)://host:port, a runner service that knows `secret`.
+async def open_sandbox(
+    url: str, secret: str = "", *, concurrent: int = 4, queued: int = 32
+) -> AsyncIterator[Sandbox]:
+    """Open `url`: embedded:// (this machine); http(s)://host:port, a runner service that knows `secret`; or redis://…,
+    all runner services that register there.
 
     With `?untrusted=1` nothing is run where a control is absent; `?patience=20` is how many seconds a runner may be
-    silent until its runs are lost.
+    silent until its runs are lost. Further runs than `concurrent` at once wait (in Redis the runners know how many they
+    take), and no more than `queued` may.
 
     Raises:
         ValueError: another scheme.
     """
     parts = urlsplit(url)
-    asked = parse_qs(parts.query)
-    untrusted = asked.get("untrusted") == ["1"]
+    asked = dict(parse_qsl(parts.query))
+    untrusted = asked.pop("untrusted", "") == "1"
+    patience = float(asked.pop("patience", PATIENCE))
+    rest = parts._replace(query=urlencode(asked)).geturl()
     if parts.scheme == "embedded":
         async with open_local(limits=Limits(), untrusted=untrusted) as backend:
-            yield EmbeddedSandbox(backend)
+            yield EmbeddedSandbox(backend, LocalTurns(concurrent, queued))
     elif parts.scheme in ("http", "https") and parts.netloc:
-        patience = float(asked.get("patience", [PATIENCE])[0])
-        address = f"{parts.scheme}://{parts.netloc}"
-        async with open_remote(address, secret=secret, untrusted=untrusted, patience=patience) as remote:
+        turns = LocalTurns(concurrent, queued)
+        async with open_remote(rest, turns, secret=secret, untrusted=untrusted, patience=patience) as remote:
             yield remote
+    elif parts.scheme in ("redis", "rediss", "unix"):
+        fleet = open_fleet(rest, secret=secret, queued=queued, untrusted=untrusted, patience=patience)
+        async with fleet as opened:
+            yield opened
     else:
-        raise ValueError(f"a sandbox is embedded:// or http(s)://host:port, not {parts.scheme}://")
+        raise ValueError(f"a sandbox is embedded://, http(s)://host:port or redis://…, not {parts.scheme}://")

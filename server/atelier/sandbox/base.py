@@ -1,6 +1,6 @@
 """The sandbox: runs one untrusted program and streams what it prints. A client of the runner service.
 
-It does not promise a queue, permissions or history: those are the `runs` feature's. Events of one run are numbered
+It does not promise permissions or history: those are the `runs` feature's. Events of one run are numbered
 from 1; the last one is `exited`, exactly once, whatever happens. Where a spec has `collect`, the files that the program
 made, changed or deleted come as `Changed` after all output and before `exited`: whole, each path once, checked like
 those that are given, within the bounds that were asked for. They are held in memory, so they should be taken at once.
@@ -173,13 +173,78 @@ class Capabilities:
     languages: tuple[Language, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A runner that has claimed a run: this process of it may begin it, and no other."""
+
+    address: str
+    instance: str
+    claim: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A run that waits to be begun, or may be begun now."""
+
+    run: str
+    """The caller's name of it."""
+    person: str = ""
+    priority: int = 0
+    """0 before 1; at most 3."""
+    language: str = ""
+    place: Place | None = None
+    """Where it may be begun, for `Sandbox.start`; None where there is only one."""
+
+
+class Turns(Protocol):
+    """Who runs next. Errors: TooMany `queue_full`; Unavailable `queue_unavailable`, nothing was queued.
+
+    A run that was put is taken by the same process, once. What a process that ended had queued is forgotten.
+    """
+
+    @property
+    def waiting(self) -> int:
+        """How many wait, as far as is known without asking."""
+        ...
+
+    async def refuse_if_full(self) -> None:
+        """Raise when no further run is taken."""
+        ...
+
+    async def put(self, turn: Turn, *, again: bool = False) -> None:
+        """Queue a run; one that had its turn and could not begin stands in front, `again`."""
+        ...
+
+    async def take(self) -> Turn:
+        """Wait for the next run that may begin."""
+        ...
+
+    async def done(self, turn: Turn) -> None:
+        """Say that a run which had its turn has ended, or could not begin."""
+        ...
+
+    async def drop(self, run: str) -> bool:
+        """Take a run out of the queue; says whether it was there."""
+        ...
+
+    async def positions(self, runs: Sequence[str]) -> Mapping[str, int]:
+        """Return how many runs come before each of these that waits."""
+        ...
+
+
 class Sandbox(Protocol):
-    """Errors: Unavailable `sandbox_unavailable` (with the hint), Invalid `language_unknown`, NotFound `run_not_found`."""
+    """Errors: Unavailable `sandbox_unavailable` (with the hint), Invalid `language_unknown`, NotFound `run_not_found`;
+    from `start`, Unavailable `runner_gone`: it has not begun there, and may be begun elsewhere."""
+
+    @property
+    def turns(self) -> Turns:
+        """The queue of those who wait for it."""
+        ...
 
     async def capabilities(self) -> Capabilities: ...
 
-    async def start(self, spec: RunSpec) -> str:
-        """Begin a run; returns its id in this sandbox."""
+    async def start(self, spec: RunSpec, place: Place | None = None) -> str:
+        """Begin a run, at the place of its turn; returns its id in this sandbox."""
         ...
 
     def events(self, run: str) -> AsyncIterator[Event]:
@@ -190,7 +255,7 @@ class Sandbox(Protocol):
         """Send bytes to stdin, and close it when asked; a program that has ended ignores both."""
         ...
 
-    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
+    async def bring(self, run: str, files: Mapping[str, bytes | None]) -> None:
         """Bring files of the working folder up to date while it runs; None takes one away. Input written later finds them.
 
         Raises:

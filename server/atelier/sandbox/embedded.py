@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 
 import atelier_runner as runner
-from atelier.sandbox.base import Capabilities, Event, RunSpec, Window
+from atelier.sandbox.base import Capabilities, Event, Place, RunSpec, Turns, Window
 from atelier.sandbox.words import capabilities_of, event_of, spec_for_runner, translated, window_for_runner
 
 
 class EmbeddedSandbox:
     """A client of the runner's local backend."""
 
-    def __init__(self, backend: runner.Backend) -> None:
+    def __init__(self, backend: runner.Backend, turns: Turns) -> None:
+        self.turns = turns
         self._backend = backend
 
     async def capabilities(self) -> Capabilities:
         """Say what this machine enforces; takes about a second the first time."""
         return capabilities_of(await self._backend.capabilities())
 
-    async def start(self, spec: RunSpec) -> str:
+    async def start(self, spec: RunSpec, place: Place | None = None) -> str:
         """Begin a run; see `Sandbox`."""
         with translated():
             return await self._backend.start(spec_for_runner(spec))
@@ -35,10 +36,10 @@ class EmbeddedSandbox:
         with translated():
             await self._backend.write(run, data, close=close)
 
-    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
+    async def bring(self, run: str, files: Mapping[str, bytes | None]) -> None:
         """Bring files up to date while it runs; see `Sandbox`."""
         with translated():
-            await self._backend.place(run, files)
+            await self._backend.bring(run, files)
 
     async def look(self, run: str) -> None:
         """Let what has been written so far come as events."""

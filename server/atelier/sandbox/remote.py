@@ -21,7 +21,7 @@ import httpcore2
 import structlog
 
 from atelier.errors import AtelierError, Conflict, Invalid, NotFound, TooMany, Unavailable
-from atelier.sandbox.base import Capabilities, Event, RunSpec, Window
+from atelier.sandbox.base import Capabilities, Event, Place, RunSpec, Turns, Window
 from atelier.sandbox.link import Link
 from atelier.sandbox.words import capabilities_of, missing_controls, spec_for_runner, translated
 from atelier.tasks import TaskGroup
@@ -34,7 +34,6 @@ _GRACE = 1.5  # times as long the runner waits for us: it must not give up befor
 _KNOWN_SECONDS = 10.0
 _PIECE = 256 * 1024
 _CONNECT_SECONDS = 5.0
-_IDLE_SECONDS = 20.0  # less than the runner lets a line be idle
 _MOST_CONNECTIONS = 64
 _MOST_UNREAD = 256
 _FAREWELL_SECONDS = 2.0
@@ -46,9 +45,10 @@ class RemoteSandbox:
     """A client of one runner service. Made by `open_remote`."""
 
     def __init__(
-        self, http: httpcore2.AsyncConnectionPool, tasks: TaskGroup, address: str, secret: str, *, untrusted: bool,
-        patience: float,
+        self, http: httpcore2.AsyncConnectionPool, tasks: TaskGroup, address: str, secret: str, turns: Turns, *,
+        untrusted: bool, patience: float,
     ) -> None:  # fmt: skip
+        self.turns = turns
         self._http = http
         self._tasks = tasks
         self._address = address
@@ -64,7 +64,9 @@ class RemoteSandbox:
         """Say what the runner enforces; asked again after a while. One that does not answer is not available."""
         if self._known is None or time.monotonic() - self._known_at > _KNOWN_SECONDS:
             try:
-                self._known = capabilities_of(read_capabilities(await self._get("/v1/doctor", 60.0)))
+                self._known = capabilities_of(
+                    read_capabilities(await self._request("GET", "/v1/doctor", seconds=60.0))
+                )
                 self._known_at = time.monotonic()
             except (AtelierError, BadMessage, *_FAILURES) as error:
                 hint = f"The runner at {self._address} does not answer: {error or type(error).__name__}"
@@ -72,8 +74,8 @@ class RemoteSandbox:
                 return replace(found, available=False, hint=hint)
         return self._known
 
-    async def start(self, spec: RunSpec) -> str:
-        """Begin a run; see `Sandbox`."""
+    async def start(self, spec: RunSpec, place: Place | None = None) -> str:
+        """Begin a run; see `Sandbox`. A place is the one process that may begin it; it then is not waited for."""
         if self._untrusted and (missing := missing_controls(await self.capabilities())):
             raise Unavailable(
                 "sandbox_unavailable",
@@ -83,8 +85,8 @@ class RemoteSandbox:
         asked = spec_for_runner(spec)
         with translated():
             asked.check()
-        run = secrets.token_hex(16)
-        await self._ask_for(run, spec_head(asked), spec_blobs(asked))
+        run = secrets.token_hex(16) if place is None else place.claim
+        await self._ask_for(run, spec_head(asked), spec_blobs(asked), place.instance if place else "")
         self._links[run] = link = Link(
             run, f"ws{self._address.removeprefix('http')}/v1/runs/{run}/events", self._headers, self._patience
         )
@@ -93,19 +95,24 @@ class RemoteSandbox:
             del self._links[old]
         return run
 
-    async def _ask_for(self, run: str, head: dict[str, Any], blobs: list[bytes]) -> None:
+    async def _ask_for(self, run: str, head: dict[str, Any], blobs: list[bytes], claimant: str) -> None:
         """Ask for a run until there is an answer, at most once by any process of the runner."""
         until, sent, pause = time.monotonic() + self._patience, False, 0.05
         while True:
             try:
-                if not self._instance:
-                    self._instance = str((await self._get("/v1/health", 5.0))["instance"])
+                instance = claimant or self._instance
+                if not instance:
+                    instance = self._instance = str(
+                        (await self._request("GET", "/v1/health", seconds=5.0))["instance"]
+                    )
                 start = pack(
-                    {**head, "id": run, "instance": self._instance, "grace_seconds": self._patience * _GRACE}
+                    {**head, "id": run, "instance": instance, "grace_seconds": self._patience * _GRACE}
                 )
                 await self._request("POST", "/v1/runs", start, blobs, seconds=60.0)
                 return
             except AtelierError as error:
+                if claimant and not sent and error.code in ("runner_restarted", "runner_full"):
+                    raise _gone(error.detail) from error
                 if error.code != "runner_restarted":
                     raise
                 self._instance = ""
@@ -116,7 +123,9 @@ class RemoteSandbox:
                         next_step="Run it again.",
                     ) from error
             except _FAILURES as error:
-                sent = sent or (self._instance != "" and not isinstance(error, _NOT_SENT))
+                sent = sent or ((claimant or self._instance) != "" and not isinstance(error, _NOT_SENT))
+                if claimant and not sent:
+                    raise _gone(str(error) or type(error).__name__) from error
                 if time.monotonic() + pause > until:
                     raise _silent(error) from error
                 await asyncio.sleep(pause)
@@ -155,7 +164,7 @@ class RemoteSandbox:
         except _FAILURES as error:
             raise _silent(error) from error
 
-    async def place(self, run: str, files: Mapping[str, bytes | None]) -> None:
+    async def bring(self, run: str, files: Mapping[str, bytes | None]) -> None:
         """Bring files up to date while it runs; see `Sandbox`."""
         blobs = [data for data in files.values() if data is not None]
         await self._tell(run, "files", pack(change_head(files)), blobs)
@@ -201,12 +210,6 @@ class RemoteSandbox:
                     await link.wait()
 
     # --- requests ---------------------------------------------------------------------------------------------------
-
-    async def _get(self, path: str, seconds: float) -> dict[str, Any]:
-        try:
-            return await self._request("GET", path, seconds=seconds)
-        except (httpcore2.ReadError, httpcore2.RemoteProtocolError):  # a line that had been idle
-            return await self._request("GET", path, seconds=seconds)
 
     async def _request(
         self, method: str, path: str, start: bytes = b"", rest: Sequence[bytes] = (), *, seconds: float = 10.0
@@ -259,6 +262,14 @@ def _refusal(status: int, problem: dict[str, Any]) -> AtelierError:
     return Unavailable("sandbox_unavailable", detail, next_step=next_step)
 
 
+def _gone(why: str) -> Unavailable:
+    return Unavailable(
+        "runner_gone",
+        f"The runner that took this run has not begun it: {why}",
+        next_step="It goes back in the queue.",
+    )
+
+
 def _silent(error: Exception) -> Unavailable:
     return Unavailable(
         "sandbox_unavailable",
@@ -267,19 +278,22 @@ def _silent(error: Exception) -> Unavailable:
     )
 
 
+def connections() -> httpcore2.AsyncConnectionPool:
+    """Return a pool that keeps no line: what could not connect was not sent, and may be asked of another runner."""
+    return httpcore2.AsyncConnectionPool(max_connections=_MOST_CONNECTIONS, max_keepalive_connections=0)
+
+
 @asynccontextmanager
 async def open_remote(
-    address: str, *, secret: str = "", untrusted: bool = False, patience: float = PATIENCE
+    address: str, turns: Turns, *, secret: str = "", untrusted: bool = False, patience: float = PATIENCE
 ) -> AsyncIterator[RemoteSandbox]:
     """Open the runner at http(s)://host:port. It need not be there yet."""
     async with (
-        httpcore2.AsyncConnectionPool(
-            max_connections=_MOST_CONNECTIONS, keepalive_expiry=_IDLE_SECONDS
-        ) as http,
+        connections() as http,
         TaskGroup("sandbox") as tasks,
     ):
         sandbox = RemoteSandbox(
-            http, tasks, address.rstrip("/"), secret, untrusted=untrusted, patience=patience
+            http, tasks, address.rstrip("/"), secret, turns, untrusted=untrusted, patience=patience
         )
         try:
             yield sandbox

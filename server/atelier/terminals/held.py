@@ -138,7 +138,7 @@ class Held:
         try:
             async with self._exchange:
                 if changed := await self._changes.take():
-                    await self._services.sandbox.place(self._sandbox_id, changed)
+                    await self._services.sandbox.bring(self._sandbox_id, changed)
         except AtelierError as error:
             logger.warning("files did not reach a terminal", terminal=self.id, code=error.code)
             await self._say(f"The session's files are not up to date here: {error.detail}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
 import pytest_asyncio
+from deploy.stores import Redis
 
 from atelier.errors import AtelierError
 from atelier.sandbox import (
@@ -25,6 +27,7 @@ from atelier.sandbox import (
     RunSpec,
     Sandbox,
     Started,
+    Turn,
     Window,
     open_sandbox,
 )
@@ -43,12 +46,36 @@ def service() -> Iterator[RunnerService]:
         yield running
 
 
-@pytest_asyncio.fixture(params=["embedded://", "http://"])
+@pytest.fixture(scope="module")
+def fleet(redis_server: Redis) -> Iterator[str]:
+    """Two runners that have registered; returns where."""
+    joined = ("--join", redis_server.url, "--runs", "32")
+    with runner_service(*joined), runner_service(*joined):
+        yield redis_server.url
+
+
+@pytest_asyncio.fixture(params=["embedded://", "http://", "redis://"])
 async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     """An open sandbox of each kind."""
-    url = request.getfixturevalue("service").url if request.param == "http://" else request.param
+    match request.param:
+        case "http://":
+            url = request.getfixturevalue("service").url
+        case "redis://":
+            url = request.getfixturevalue("fleet")
+        case _:
+            url = request.param
     async with open_sandbox(url, SECRET) as opened:
         yield opened
+
+
+async def start(sandbox: Sandbox, run: RunSpec) -> str:
+    """Begin a run when it has its turn."""
+    await sandbox.turns.put(Turn(f"run-{secrets.token_hex(8)}", "ada", language="python"))
+    turn = await sandbox.turns.take()
+    try:
+        return await sandbox.start(run, turn.place)
+    finally:
+        await sandbox.turns.done(turn)
 
 
 def spec(program: str, stdin: bytes | None = b"", limits: RunLimits = LIMITS) -> RunSpec:
@@ -63,7 +90,7 @@ def spec(program: str, stdin: bytes | None = b"", limits: RunLimits = LIMITS) ->
 
 
 async def play(sandbox: Sandbox, run: RunSpec) -> list[Event]:
-    return [event async for event in sandbox.events(await sandbox.start(run))]
+    return [event async for event in sandbox.events(await start(sandbox, run))]
 
 
 async def test_events_are_numbered_start_with_started_and_end_with_exited_once(sandbox: Sandbox) -> None:
@@ -79,7 +106,7 @@ async def test_events_are_numbered_start_with_started_and_end_with_exited_once(s
 
 
 async def test_input_can_be_written_and_closed_while_it_runs(sandbox: Sandbox) -> None:
-    run = await sandbox.start(spec("import sys; print(sys.stdin.read().upper())", stdin=None))
+    run = await start(sandbox, spec("import sys; print(sys.stdin.read().upper())", stdin=None))
     await sandbox.write(run, b"hel")
     await sandbox.write(run, b"lo", close=True)
     events = [event async for event in sandbox.events(run)]
@@ -89,7 +116,7 @@ async def test_input_can_be_written_and_closed_while_it_runs(sandbox: Sandbox) -
 
 async def test_cancel_ends_all_of_its_processes(sandbox: Sandbox) -> None:
     program = "import os, time\nfor _ in range(3): os.fork()\nprint('on', flush=True)\ntime.sleep(60)"
-    run = await sandbox.start(spec(program, stdin=None))
+    run = await start(sandbox, spec(program, stdin=None))
     seen: list[Event] = []
     async for event in sandbox.events(run):
         seen.append(event)
@@ -133,16 +160,16 @@ async def test_no_files_come_back_that_nobody_asked_for(sandbox: Sandbox) -> Non
 async def test_a_signal_reaches_the_program_and_what_it_started(sandbox: Sandbox) -> None:
     program = (
         "import os, signal, sys, time\n"
-        "signal.signal(signal.SIGINT, lambda *_: (print('caught', flush=True), os._exit(7)))\n"
-        "print('on', flush=True)\nsys.stdin.read()"
+        "signal.signal(signal.SIGINT, lambda *_: (os.write(1, b'caught\\n'), os._exit(7)))\n"
+        "os.write(1, b'on\\n')\nsys.stdin.read()"
     )
-    run = await sandbox.start(spec(program, stdin=None))
+    run = await start(sandbox, spec(program, stdin=None))
     printed = b""
     last: Event | None = None
     async for event in sandbox.events(run):
         if isinstance(event, Output):
             printed += event.data
-            if event.data == b"on\n":
+            if b"on" in event.data:
                 await sandbox.signal(run, "INT")
         last = event
     assert isinstance(last, Exited)
@@ -151,7 +178,7 @@ async def test_a_signal_reaches_the_program_and_what_it_started(sandbox: Sandbox
 
 
 async def test_a_signal_that_ends_it_is_its_reason_and_an_unknown_one_is_refused(sandbox: Sandbox) -> None:
-    run = await sandbox.start(spec("import time; print('on', flush=True); time.sleep(60)", stdin=None))
+    run = await start(sandbox, spec("import time; print('on', flush=True); time.sleep(60)", stdin=None))
     last: Event | None = None
     async for event in sandbox.events(run):
         if isinstance(event, Output):
@@ -179,7 +206,7 @@ async def test_input_of_any_bytes_arrives_in_order_while_the_program_reads_slowl
         "print(h.hexdigest())"
     )
     data = os.urandom(3_000_000)
-    run = await sandbox.start(spec(program, stdin=None))
+    run = await start(sandbox, spec(program, stdin=None))
 
     async def type_it() -> None:
         for start in range(0, len(data), 300_000):
@@ -194,7 +221,7 @@ async def test_input_of_any_bytes_arrives_in_order_while_the_program_reads_slowl
 async def test_a_reader_who_does_not_read_holds_the_program_up(sandbox: Sandbox) -> None:
     roomy = replace(LIMITS, output_bytes=64 << 20, wall_seconds=20)
     program = "import sys\nfor n in range(3000): sys.stdout.write('x' * 9_999 + '\\n')\nopen('done', 'w')"
-    run = await sandbox.start(spec(program, limits=roomy))
+    run = await start(sandbox, spec(program, limits=roomy))
     events = sandbox.events(run)
     first = [await anext(events), await anext(events)]
     await asyncio.sleep(1)
@@ -225,7 +252,7 @@ async def test_runs_side_by_side_see_nothing_of_each_other(sandbox: Sandbox) -> 
 )
 async def test_bad_runs_are_refused_by_name(sandbox: Sandbox, run: RunSpec, code: str) -> None:
     with pytest.raises(AtelierError) as refused:
-        await sandbox.start(run)
+        await start(sandbox, run)
     assert refused.value.code == code
 
 
@@ -242,7 +269,7 @@ async def test_a_terminal_takes_keys_a_size_and_new_files(sandbox: Sandbox) -> N
     shell = RunSpec("bash", "", {"notes": b"old\n"}, LIMITS, terminal=Window(80, 24))
     run = await sandbox.start(shell)
     await sandbox.resize(run, Window(100, 30))
-    await sandbox.place(run, {"notes": b"new\n", "more/here": b"also\n"})
+    await sandbox.bring(run, {"notes": b"new\n", "more/here": b"also\n"})
     await sandbox.write(run, b"stty size; cat notes more/here; exit 4\n")
     printed, last = b"", None
     async for last in sandbox.events(run):
