@@ -139,7 +139,7 @@ class Backend:
             async for event in found.events():
                 yield event
         finally:
-            found.stop(Reason.CANCELLED)
+            found.stop(Reason.CANCELLED, files=False)
             self._runs.pop(run, None)
 
     async def write(self, run: str, data: bytes, *, close: bool = False) -> None:
@@ -176,7 +176,7 @@ class Backend:
             await found.send_signal(name)
 
     async def cancel(self, run: str) -> None:
-        """End the whole process tree; a run that has ended is left as it is."""
+        """End the whole process tree; what it wrote comes back if that is wanted. A run that has ended is left as it is."""
         if (found := self._runs.get(run)) is not None:
             found.stop(Reason.CANCELLED)
 
@@ -186,6 +186,6 @@ class Backend:
             self._examination.cancel()
             await asyncio.gather(self._examination, return_exceptions=True)
         for run in self._runs.values():
-            run.stop(Reason.CANCELLED)
+            run.stop(Reason.CANCELLED, files=False)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await asyncio.gather(*self._closing, return_exceptions=True)

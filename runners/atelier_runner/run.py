@@ -5,9 +5,9 @@ does) against the limits, and a timer holds the wall time. Whichever first decid
 (`stop`) and kills the sandbox; `_pump` then meets the end of the stream, and `_result` turns what is known into one
 reason. Limits never depend on the agent, which sits inside with the program.
 
-Where files are wanted back, a limit on time or output first asks the agent to kill the program and gives it a tenth of
-a second; after that everything is killed as before, and nothing is collected. From the moment the agent says how the
-program ended only the collection's own bounds count.
+Where files are wanted back, a limit on time or output, or the wish to stop it, first asks the agent to kill the program
+and gives it a tenth of a second; after that everything is killed as before, and nothing is collected. From the moment
+the agent says how the program ended only the collection's own bounds count.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from atelier_runner.processes import tree_usage
 OPEN_FILES = 256
 CPUS = os.cpu_count() or 1
 END_SECONDS = 0.1  # a limit's tree is dead by then, collected or not
-SOFT = (Reason.WALL_TIME, Reason.CPU_TIME, Reason.OUTPUT)
+SOFT = (Reason.WALL_TIME, Reason.CPU_TIME, Reason.OUTPUT, Reason.CANCELLED)
 
 
 class Run:
@@ -71,9 +71,10 @@ class Run:
         """Yield the run's events; call it once."""
         return self._outbox.read()
 
-    def stop(self, reason: Reason) -> None:
-        """End the whole process tree, for this reason unless there was one before."""
-        if reason not in SOFT:
+    def stop(self, reason: Reason, *, files: bool = True) -> None:
+        """End the whole process tree, for this reason unless there was one before; without `files` none is waited for."""
+        soft = files and reason in SOFT and self._spec.collect is not None
+        if not soft:
             self._outbox.no_more_files()
             if self._collection is not None and not self._ended:
                 self._sandbox.kill()
@@ -81,7 +82,7 @@ class Run:
             return
         self._cause = reason
         self._outbox.stop_waiting()
-        if self._spec.collect is not None and reason in SOFT:
+        if soft:
             self._sandbox.end_program()
             asyncio.get_running_loop().call_later(END_SECONDS, self._kill_late)
         else:

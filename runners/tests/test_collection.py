@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from atelier_runner import Backend, Collect, Exited, Limits, Output, Reason, Spec
+from atelier_runner import Backend, Changed, Collect, Exited, Limits, Output, Reason, Spec
 from atelier_runner.agent import collect as agent_side
 
 from .finished import collected
@@ -112,16 +112,39 @@ async def test_they_come_also_after_a_limit_or_an_error(
     assert files == {"kept": b"x"}
 
 
-async def test_a_cancelled_run_and_one_that_was_not_compiled_hand_nothing_back(backend: Backend) -> None:
+async def test_what_a_cancelled_run_wrote_comes_back_and_it_is_dead_at_once(backend: Backend) -> None:
+    program = "import os, time\nopen('kept', 'w').write('x')\nfor _ in range(3): os.fork()\nprint(1, flush=True)\ntime.sleep(60)"
+    for attempt in range(3):  # as above
+        run = await backend.start(spec(program))
+        files: dict[str, bytes | None] = {}
+        async for event in backend.events(run):
+            if isinstance(event, Output):
+                await backend.cancel(run)
+                begun = time.monotonic()
+            elif isinstance(event, Changed):
+                files[event.path] = event.data
+        assert isinstance(event, Exited)
+        assert event.reason is Reason.CANCELLED
+        assert time.monotonic() - begun < 2
+        if event.collected is not None or attempt == 2:
+            break
+    assert files == {"kept": b"x"}
+
+
+async def test_who_leaves_gets_no_files_and_holds_nothing_up(backend: Backend) -> None:
     run = await backend.start(spec("open('x', 'w')\nprint(1, flush=True)\nimport time; time.sleep(60)"))
-    ends = []
-    async for event in backend.events(run):
+    events = backend.events(run)
+    async for event in events:
         if isinstance(event, Output):
-            await backend.cancel(run)
-        ends.append(event)
-    assert isinstance(ends[-1], Exited)
-    assert (ends[-1].reason, ends[-1].collected) == (Reason.CANCELLED, None)
-    assert [type(event).__name__ for event in ends] == ["Started", "Output", "Exited"]
+            break
+    await events.aclose()  # type: ignore[attr-defined]
+    begun = time.monotonic()
+    files, _ = await collected(backend, spec("open('y', 'w')"))
+    assert files == {"y": b""}
+    assert time.monotonic() - begun < 3
+
+
+async def test_what_was_not_compiled_hands_nothing_back(backend: Backend) -> None:
     files, result = await collected(backend, spec("int main( {", language="c"))
     assert (files, result.collected) == ({}, None)
 

@@ -182,7 +182,7 @@ export function ending(run: Run): string {
     case "disk":
       return `Run stopped: it wrote more than ${limit["disk_mb"]} MB. Your files are safe. · ${used}`;
     case "cancelled":
-      return `Stopped; what it wrote is not kept · ${used}`;
+      return run.files === null ? `Stopped · ${used}` : `Stopped; what it had written is here · ${used}`;
     default:
       return `Run lost. ${result.detail || "Run it again."}`;
   }

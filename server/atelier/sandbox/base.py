@@ -138,7 +138,7 @@ class Exited:
     peak_memory_bytes: int
     detail: str = ""
     collected: Collected | None = None
-    """None: nothing was asked for, or nothing could be collected: cancelled, out of memory, not compiled, lost."""
+    """None: nothing was asked for, or nothing could be collected: out of memory, not compiled, lost, or killed before it could be."""
 
 
 Event = Started | Output | Changed | Looked | Exited

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atelier.limits import Limits
+from atelier.services import Services
 from atelier.settings import Settings
 
 from ..conftest import BASE, MakeGuest, Somebody, client_of, invite, running, session_of
@@ -204,6 +205,29 @@ async def test_a_limit_ends_the_run_and_its_files_come_all_the_same(guest: MakeG
     for _ in range(3):  # where the agent does not get to it within a tenth of a second, nothing comes
         run = await ran(ada, session_id, program, limits={"wall_seconds": 0.7})
         assert run["result"]["reason"] == "wall_time"
+        if run["files"] is not None:
+            break
+    assert [item["place"] for item in run["files"]["items"]] == ["partial.txt"]
+
+
+async def test_what_a_run_had_written_when_it_was_stopped_comes_back(
+    guest: MakeGuest, services: Services
+) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    program = (
+        "open('partial.txt', 'w').write('so far')\nprint('written', flush=True)\nimport time; time.sleep(60)"
+    )
+    for _ in range(3):  # as above
+        async with services.bus.subscribe(f"events:{session_id}") as signals:
+            run_id = await begin(ada, session_id, program)
+            async for signal in signals:
+                if signal and b"written" in signal:
+                    break
+        await ada.ok("DELETE", f"/sessions/{session_id}/runs/{run_id}")
+        await events(ada, session_id, run_id)
+        run = await ada.ok("GET", f"/sessions/{session_id}/runs/{run_id}")
+        assert run["result"]["reason"] == "cancelled"
         if run["files"] is not None:
             break
     assert [item["place"] for item in run["files"]["items"]] == ["partial.txt"]
