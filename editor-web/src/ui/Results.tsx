@@ -80,11 +80,16 @@ function Name({ shell, run, file, label = title(file) }: { shell: Shell; run: Ru
 }
 
 function Picture({ shell, run, file, onGrown }: Props & { file: RunFile }) {
+  const [gone, setGone] = useState(false);
   return (
     <figure class="picture">
-      <a href={address(run, file)} target="_blank" rel="noopener" title="Open the picture by itself">
-        <img src={address(run, file)} alt={title(file)} onLoad={onGrown} />
-      </a>
+      {gone ? (
+        <p class="quiet">It cannot be shown: it is no picture, or newer runs needed the room.</p>
+      ) : (
+        <a href={address(run, file)} target="_blank" rel="noopener" title="Open the picture by itself">
+          <img src={address(run, file)} alt={title(file)} onLoad={onGrown} onError={() => setGone(true)} />
+        </a>
+      )}
       <figcaption>
         <Name shell={shell} run={run} file={file} /> <span class="quiet">{bytes(file.size)}</span>
       </figcaption>

@@ -41,6 +41,7 @@ open('out/plot.png', 'wb').write(base64.b64decode('{PICTURE}'))
 open('out/table.csv', 'w').write('name,value\\n"x, y",1\\n' + ''.join(f'r{{n}},{{n}}\\n' for n in range(150)))
 open('notes.txt', 'a').write('from the program\\n')
 os.symlink('/etc/passwd', 'out/link')
+open('out/broken.gif', 'w').write('no picture')
 print('waiting', flush=True)
 input()
 """
@@ -84,6 +85,7 @@ def test_files_merge_with_what_another_types_and_are_shown_under_the_run(
     ) == [60, 40]
     expect(left.get_by_role("cell", name="x, y")).to_be_visible()
     expect(left).to_contain_text("151 rows, the first 100 are shown")
+    expect(left).to_contain_text("It cannot be shown: it is no picture")
     left.get_by_text("1 thing was left out").click()
     expect(left).to_contain_text("Links are not taken over.")
 
