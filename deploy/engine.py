@@ -154,6 +154,9 @@ def _end(home: Path) -> None:
         ended.poll(_WAIT_SECONDS * 1000)
     finally:
         os.close(handle)
+    for line in Path("/proc/self/mounts").read_text().splitlines():  # it leaves a network namespace's
+        if (place := line.split(" ")[1]).startswith(f"{home}/exec/"):
+            subprocess.run(["umount", place], check=False, capture_output=True)
 
 
 def prepare(path: str, languages: Sequence[str] = TESTED) -> None:
