@@ -67,7 +67,11 @@ async def test_how_it_ended(
     ("program", "limits", "reason"),
     [
         ("import time; time.sleep(9)", {"wall_seconds": 0.3}, Reason.WALL_TIME),
-        ("import os\nfor _ in range(3): os.fork()\nwhile True: pass", {"cpu_seconds": 0.4}, Reason.CPU_TIME),
+        (
+            "import os\nfor _ in range(3): os.fork()\nwhile True: pass",
+            {"cpu_seconds": 0.4, "wall_seconds": 30},
+            Reason.CPU_TIME,
+        ),
         ("x = []\nwhile True: x.append(bytearray(1 << 20))", {}, Reason.MEMORY),
         ("x = bytearray(70 << 20)", {"memory_mb": 48}, Reason.MEMORY),
         ("open('x', 'wb').write(bytes(17 << 20))", {}, Reason.DISK),
