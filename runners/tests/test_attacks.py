@@ -265,12 +265,13 @@ async def test_a_reader_that_never_reads_holds_nothing_up(backend: Backend) -> N
     assert len(ends) == 1
 
 
+@pytest.mark.parametrize("backend", ["local"], indirect=True)  # of containers: test_docker.py
 async def test_nothing_is_left_behind(backend: Backend) -> None:
     def groups() -> int:
         # `os.walk` takes it well when a folder goes away while it looks.
         return sum(
             bool(re.match(r"s\d", name))
-            for top in Path("/sys/fs/cgroup").glob("*/atelier*")
+            for top in Path("/sys/fs/cgroup").glob(f"*/atelier-{os.getpid()}-*")
             for _, names, _ in os.walk(top)
             for name in names
         )
