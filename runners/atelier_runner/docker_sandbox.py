@@ -20,17 +20,17 @@ import os
 import select
 import signal
 import socket
-import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from atelier_runner import frames
 from atelier_runner.agent import AGENT, FOLDER, LIBRARY
 from atelier_runner.bubblewrap import ENVIRONMENT, HOST_NAME, SHM_BYTES, UID, WORK
 from atelier_runner.docker_engine import Engine, EngineRefused
 from atelier_runner.docker_meter import GroupMeter, KillWatch, StatsMeter, group_of
+from atelier_runner.docker_stream import Line, connect
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.model import MIB, Limits
 from atelier_runner.seccomp_profile import profile
@@ -44,8 +44,6 @@ KILL_SECONDS = 0.1
 RUNNER_LABEL = "atelier.runner"
 CPU_SHARES = 256
 """A quarter of what any other container weighs, so that many busy programs do not push services aside."""
-HEADER: Final = struct.Struct(">BxxxI")
-STDOUT, STDERR = 1, 2
 # Nothing here is a program's business: the engine's own list, and the machine's devices as a whole.
 MASKED = ("/proc/asound", "/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
           "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys")  # fmt: skip
@@ -111,49 +109,6 @@ def table(image: str, limits: Limits, recipe: Recipe) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class Demultiplexer(asyncio.StreamReaderProtocol):
-    """Takes the engine's headers off: what the agent sent goes to the reader, what it said on standard error is kept."""
-
-    KEPT = 4096
-
-    def __init__(self, reader: asyncio.StreamReader) -> None:
-        super().__init__(reader)
-        self._head = b""
-        self._left = 0
-        self._stream = STDOUT
-        self.said = b""
-        self.ended = asyncio.Event()
-
-    def data_received(self, data: bytes) -> None:
-        """Split one piece; it may end anywhere. A piece of an unknown stream is left out."""
-        view = memoryview(data)
-        while view:
-            if not self._left:
-                take = HEADER.size - len(self._head)
-                self._head += view[:take]
-                view = view[take:]
-                if len(self._head) == HEADER.size:
-                    self._stream, self._left = HEADER.unpack(self._head)
-                    self._head = b""
-                continue
-            part, view = bytes(view[: self._left]), view[self._left :]
-            self._left -= len(part)
-            if self._stream == STDOUT:
-                super().data_received(part)
-            elif self._stream == STDERR:
-                self.said = (self.said + part)[: self.KEPT]
-
-    def eof_received(self) -> bool | None:
-        """The container has ended."""
-        self.ended.set()
-        return super().eof_received()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The connection has ended."""
-        self.ended.set()
-        super().connection_lost(exc)
-
-
 class DockerSandbox:
     """One container whose agent is ready. Used for one run, then closed."""
 
@@ -161,7 +116,7 @@ class DockerSandbox:
     """All containers are user 1000 of one user namespace: RLIMIT_NPROC would count them together."""
 
     def __init__(
-        self, launcher: DockerLauncher, born: _Born, line: _Line, meter: GroupMeter | StatsMeter
+        self, launcher: DockerLauncher, born: _Born, line: Line, meter: GroupMeter | StatsMeter
     ) -> None:
         self._launcher = launcher
         self._born = born
@@ -263,15 +218,6 @@ class DockerSandbox:
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """The connection to an agent, in the event loop."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    protocol: Demultiplexer
-
-
-@dataclass(frozen=True, slots=True)
 class _Born:
     """What `_spawn` made."""
 
@@ -316,9 +262,9 @@ class DockerLauncher:
             self._dropping.add(dropping)
             dropping.add_done_callback(self._dropping.discard)
             raise
-        line: _Line | None = None
+        line: Line | None = None
         try:
-            line = await _line(born.connection)
+            line = await connect(born.connection)
             line.writer.write(self._recipe.agent)
             async with asyncio.timeout(START_SECONDS):
                 ready = await frames.read(line.reader)
@@ -346,7 +292,7 @@ class DockerLauncher:
         with contextlib.suppress(SandboxUnavailable):
             await self._give_up(await spawning, None)
 
-    async def _give_up(self, born: _Born, line: _Line | None) -> None:
+    async def _give_up(self, born: _Born, line: Line | None) -> None:
         if line is not None:
             line.writer.close()
         else:
@@ -394,14 +340,7 @@ class DockerLauncher:
             os.close(born.pidfd)
 
 
-async def _line(connection: socket.socket) -> _Line:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=frames.CHUNK)
-    transport, protocol = await loop.create_unix_connection(lambda: Demultiplexer(reader), sock=connection)
-    return _Line(reader, asyncio.StreamWriter(transport, protocol, reader, loop), protocol)
-
-
-def _said(line: _Line | None) -> str:
+def _said(line: Line | None) -> str:
     """Return what the agent, or what stands in its place, wrote to its standard error."""
     text = b"" if line is None else line.protocol.said
     return text.decode(errors="replace").strip()[-400:] or "it said nothing"

@@ -30,7 +30,8 @@ from atelier_runner import (
 from atelier_runner.docker_carrier import DockerCarrier, identity
 from atelier_runner.docker_engine import Engine
 from atelier_runner.docker_meter import StatsMeter
-from atelier_runner.docker_sandbox import RUNNER_LABEL, Demultiplexer, DockerSandbox
+from atelier_runner.docker_sandbox import RUNNER_LABEL, DockerSandbox
+from atelier_runner.docker_stream import KEPT, Demultiplexer
 from atelier_runner.images import LANGUAGE_LABEL, ImageFailed, build
 from atelier_runner.languages import read_catalogue
 
@@ -86,7 +87,16 @@ async def test_the_stream_is_taken_apart_wherever_it_is_cut(seed: int) -> None:
         stream = stream[size:]
     reader.feed_eof()
     assert await reader.read() == b"".join(data for kind, data in sent if kind == 1)
-    assert taker.said == b"".join(data for kind, data in sent if kind == 2)[: Demultiplexer.KEPT]
+    assert taker.said == b"".join(data for kind, data in sent if kind == 2)[:KEPT]
+
+
+async def test_a_flood_of_the_agent_s_own_standard_error_ends_the_run(docker_socket: str) -> None:
+    async with open_docker(docker_socket, limits=LIMITS) as backend:
+        program = "file = open('/proc/1/fd/2', 'wb', buffering=0)\nwhile True: file.write(bytes(65536))"
+        _, _, result = await finished(backend, python(program))
+        assert result.reason is Reason.LOST
+        assert result.wall_seconds < 2
+        assert (await finished(backend, python("print('hi')")))[0] == b"hi\n"
 
 
 async def test_nothing_is_left_of_runs_and_of_what_waited(docker_socket: str, engine: Engine) -> None:
