@@ -74,7 +74,7 @@ class Limits:
     runs_per_minute: int = 30
     """Runs started by one person."""
     concurrent_runs: int = 4
-    """Runs at once on this machine; further ones wait in a queue."""
+    """Runs at once of one server; further ones wait in a queue. Runners in Redis say themselves how many they take."""
     queued_runs: int = 32
     """Runs that may wait; further ones are refused with a retry time."""
     run_wall_seconds: int = 60

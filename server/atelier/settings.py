@@ -33,7 +33,8 @@ class Settings:
     bus_url: str = "memory://"
     """Signals between parts: memory:// within one process, redis://… between several."""
     sandbox_url: str = "embedded://"
-    """Where programs run: embedded:// (this machine, under bubblewrap), or http(s)://host:port, a runner service."""
+    """Where programs run: embedded:// (this machine, under bubblewrap), http(s)://host:port (a runner service), or
+    redis://… (all that register there)."""
     runner_secret: str = field(default="", repr=False)
     """What the runner service asks for; the same for both sides."""
     blobs_url: str = ""

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpcore2
@@ -186,7 +187,8 @@ class FleetSandbox:
                     for about in await self._runners()
                 ]
             except (*FAILURES, BadMessage, KeyError, ValueError) as error:
-                return Capabilities(False, f"The queue of runs does not answer: {error}", (), ())
+                hint = f"The queue of runs does not answer: {error}"
+                return replace(self._known or Capabilities(False, "", (), ()), available=False, hint=hint)
             self._known, self._known_at = _together(found), time.monotonic()
         return self._known
 
