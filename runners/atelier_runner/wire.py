@@ -90,6 +90,14 @@ def is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53
 
 
+def _is_text(value: object) -> bool:
+    """Say whether a value is a text that UTF-8 can carry; JSON can name half of a surrogate pair."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
 # --- what to run ------------------------------------------------------------------------------------------------------
 
 
@@ -147,11 +155,11 @@ def read_limits(given: object) -> Limits:
 def read_spec(head: Mapping[str, Any], blobs: list[bytes]) -> Spec:
     """Return the run that a head and its blobs describe. Raises BadMessage."""
     args, env = head.get("args", []), head.get("env", {})
-    if not all(isinstance(head.get(name), str) for name in ("language", "entry")):
+    if not all(_is_text(head.get(name)) for name in ("language", "entry")):
         raise BadMessage("language and entry are texts")
-    if not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
+    if not isinstance(args, list) or not all(map(_is_text, args)):
         raise BadMessage("args is a list of texts")
-    if not isinstance(env, dict) or not all(isinstance(value, str) for value in env.values()):
+    if not isinstance(env, dict) or not all(map(_is_text, (*env, *env.values()))):
         raise BadMessage("env is an object of texts")
     terminal, collect = head.get("terminal"), head.get("collect")
     if terminal is not None and not (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import re
 import socket
@@ -19,6 +20,7 @@ import pytest_asyncio
 import uvicorn
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from atelier_runner import Backend, Control, Exited, Limits, Output, Reason, Spec, Started, open_local
 from atelier_runner.service import HostedRuns, Options, create_app
@@ -262,6 +264,13 @@ async def test_signals_and_cancel_over_http(client: Client) -> None:
 HEAD: dict[str, Any] = {"language": "python", "entry": "m.py", "files": [["m.py", 2]], "stdin": None}
 
 
+def surrogate(name: str) -> bytes:
+    """Return a request with half a surrogate pair, which JSON can name and UTF-8 cannot."""
+    values = {"args": ["\ud800"], "files": [["\ud800", 2]]}
+    text = json.dumps({**HEAD, name: values[name]}).encode()
+    return len(text).to_bytes(4, "big") + text + b"12"
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -284,6 +293,8 @@ HEAD: dict[str, Any] = {"language": "python", "entry": "m.py", "files": [["m.py"
         (pack({**HEAD, "grace_seconds": 1e9}, b"12"), 422, "limit_invalid"),
         (pack({**HEAD, "args": [1]}, b"12"), 400, "bad_request"),
         (pack({**HEAD, "args": ["\0"]}, b"12"), 422, "argument_invalid"),
+        (surrogate("args"), 400, "bad_request"),
+        (surrogate("files"), 422, "path_invalid"),
         (pack({**HEAD, "id": "../../etc"}, b"12"), 400, "bad_request"),
     ],
 )  # fmt: skip
@@ -322,6 +333,25 @@ async def test_nobody_gets_in_without_the_secret(client: Client) -> None:
         with pytest.raises(websockets.InvalidStatus) as refused:
             await connect(f"ws://{client.url}/v1/runs/12345678/events", proxy=None)
         assert refused.value.response.status_code == 401
+
+
+async def test_a_web_page_may_not_speak_with_a_runner(backend: Backend) -> None:
+    async with serving(backend, secret="") as client:
+        client.bearer.clear()
+        page = {"Origin": "https://elsewhere.example"}
+        body = pack({**HEAD}, b"12")
+        await client.refused(
+            403, "cross_site", await client.http.post("/v1/runs", content=body, headers=page)
+        )
+        run = await client.begin("print(1)")
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await connect(
+                f"ws://{client.url}/v1/runs/{run}/events",
+                origin=Origin("https://elsewhere.example"),
+                proxy=None,
+            )
+        assert refused.value.response.status_code == 403
+        assert printed(await client.events(run)) == b"1\n"
 
 
 async def test_a_full_runner_refuses_with_a_time(backend: Backend) -> None:

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from deploy.stores import free_port
@@ -17,10 +17,11 @@ SECRET = "a secret of the tests"
 class RunnerService:
     """`python -m atelier_runner serve` on one port."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, under: Sequence[str] = ()) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._arguments = arguments
+        self._under = under
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -33,6 +34,7 @@ class RunnerService:
         """Start it and wait until it answers."""
         self._process = subprocess.Popen(
             [
+                *self._under,
                 *(sys.executable, "-m", "atelier_runner", "serve", "--listen", f"127.0.0.1:{self.port}"),
                 *self._arguments,
             ],
@@ -58,9 +60,9 @@ class RunnerService:
 
 
 @contextmanager
-def runner_service(*arguments: str) -> Iterator[RunnerService]:
-    """Run one."""
-    service = RunnerService(*arguments)
+def runner_service(*arguments: str, under: Sequence[str] = ()) -> Iterator[RunnerService]:
+    """Run one, `under` another program if need be."""
+    service = RunnerService(*arguments, under=under)
     service.start()
     try:
         yield service

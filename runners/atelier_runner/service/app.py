@@ -154,38 +154,39 @@ def create_app(runs: HostedRuns, options: Options) -> ASGIApp:
             ClientDisconnect: refused,
         },
     )
-    return Secret(app, options.secret)
+    return Gate(app, options.secret)
 
 
-class Secret:
-    """Lets nobody in who does not know the secret."""
+class Gate:
+    """Lets nobody in who does not know the secret, and no web page: a runner on loopback may have none."""
 
     def __init__(self, app: ASGIApp, secret: str) -> None:
         self._app = app
         self._expected = f"Bearer {secret}".encode() if secret else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        given = Headers(scope=scope).get("authorization", "").encode() if scope["type"] != "lifespan" else b""
-        if (
-            not self._expected
-            or scope["type"] == "lifespan"
-            or scope["path"] == "/v1/health"
-            or hmac.compare_digest(given, self._expected)
-        ):
+        refusal = None if scope["type"] == "lifespan" else self._refusal(Headers(scope=scope), scope["path"])
+        if refusal is None:
             await self._app(scope, receive, send)
-            return
-        answer = problem(
-            ServiceRefused(
-                401,
-                "unauthenticated",
-                "This runner has a secret, and the request did not bring it.",
-                hint="Give both sides the same ATELIER_RUNNER_SECRET.",
-            )
-        )
-        if scope["type"] == "websocket":
-            await WebSocket(scope, receive, send).send_denial_response(answer)
+        elif scope["type"] == "websocket":
+            await WebSocket(scope, receive, send).send_denial_response(problem(refusal))
         else:
-            await answer(scope, receive, send)
+            await problem(refusal)(scope, receive, send)
+
+    def _refusal(self, headers: Headers, path: str) -> ServiceRefused | None:
+        if "origin" in headers:
+            return ServiceRefused(
+                403, "cross_site", "A web page may not speak with a runner.", hint="Ask from a program."
+            )
+        known = hmac.compare_digest(headers.get("authorization", "").encode(), self._expected)
+        if not self._expected or path == "/v1/health" or known:
+            return None
+        return ServiceRefused(
+            401,
+            "unauthenticated",
+            "This runner has a secret, and the request did not bring it.",
+            hint="Give both sides the same ATELIER_RUNNER_SECRET.",
+        )
 
 
 async def _start(body: Body, runs: HostedRuns, options: Options) -> tuple[HostedRun, bool]:

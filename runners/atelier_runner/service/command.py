@@ -10,13 +10,14 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from atelier_runner.local import open_local
+from atelier_runner.local import MOST_RUNS, open_local
 from atelier_runner.service.app import create_app
 from atelier_runner.service.membership import Membership
 from atelier_runner.service.options import Options
@@ -25,6 +26,7 @@ from atelier_runner.service.runs import HostedRuns
 MESSAGE_BYTES = 1024 * 1024
 SECRET_CHARACTERS = 16
 BACKLOG = 128
+HEAD_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,8 +93,8 @@ def _refuse_unsafe(options: Options) -> None:
         raise ValueError(
             f"--address is needed: servers cannot tell from {options.host} how to reach this runner"
         )
-    if options.runs < 1 or options.pool < 0:
-        raise ValueError("--runs is at least 1, --pool at least 0")
+    if not 1 <= options.runs <= MOST_RUNS or not 0 <= options.pool <= MOST_RUNS:
+        raise ValueError(f"--runs is 1 to {MOST_RUNS}, --pool 0 to {MOST_RUNS}")
 
 
 def _is_loopback(host: str) -> bool:
@@ -119,25 +121,21 @@ async def _doctor() -> int:
     return 0 if found.available and all(control.state != "absent" for control in found.controls) else 1
 
 
-def _joining(options: Options, address: str, runs: HostedRuns) -> AbstractAsyncContextManager[object]:
-    """Register, where that was asked for."""
-    if not options.join:
-        return nullcontext()
-    return Membership(options.join, options.address or address, runs, options)
-
-
 async def _serve(options: Options, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     async with (
         open_local(pool_size=options.pool, untrusted=options.untrusted) as backend,
         HostedRuns(backend, options) as runs,
-        _joining(options, address, runs),
+        AsyncExitStack() as membership,
     ):
+        if options.join:
+            joining = Membership(options.join, options.address or address, runs, options)
+            await membership.enter_async_context(joining)
         server = _Server(
             uvicorn.Config(
                 create_app(runs, options),
-                http="h11",  # the one that bounds what a head may have
+                http=HeadsInTime,
                 ws="websockets-sansio",
                 ws_max_size=MESSAGE_BYTES,
                 ws_ping_interval=5.0,
@@ -153,16 +151,40 @@ async def _serve(options: Options, listener: socket.socket) -> None:
                 timeout_graceful_shutdown=5,
             ),
             address,
+            (membership.aclose, runs.stop),
         )
         await server.serve(sockets=[listener])
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which says its address when it is ready to answer."""
+class HeadsInTime(H11Protocol):
+    """uvicorn's HTTP that bounds what a head may have, and here also how long it may take: a silent line is closed."""
 
-    def __init__(self, config: uvicorn.Config, address: str) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_SECONDS, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        # A line that has become a WebSocket has another protocol by now, and is not ours to close.
+        if self.scope is None and self.transport.get_protocol() is self:
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which says its address when it is ready to answer, and ends what it has in hand before it goes."""
+
+    def __init__(
+        self, config: uvicorn.Config, address: str, ending: Sequence[Callable[[], Awaitable[None]]]
+    ) -> None:
         super().__init__(config)
         self._address = address
+        self._ending = ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for end in self._ending:
+            await end()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -23,6 +23,7 @@ MEDIA_TYPE = "application/problem+json"
 TITLES = {
     400: "This cannot be read",
     401: "The secret is missing or wrong",
+    403: "This may not be asked",
     404: "Not found",
     405: "This cannot be done here",
     408: "This took too long",

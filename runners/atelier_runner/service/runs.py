@@ -9,12 +9,13 @@ while, or until its reader has confirmed the end.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -28,6 +29,7 @@ from atelier_runner.wire import INPUT_WINDOW, BadMessage, Told, read_limits
 MOST_ENDED = 256
 """Ended runs whose events are kept; the oldest are forgotten."""
 STDIN_BYTES = 16 * MIB
+FAREWELL_SECONDS = 2.0
 POLICIES = ("cancel", "keep")
 
 
@@ -65,6 +67,7 @@ class HostedRun:
         self.journal = Journal(waits=policy == "cancel")
         self.ended: Exited | None = None
         self.held = 0
+        self._stopping = False
         self._backend = backend
         self._within = within
         self._policy = policy
@@ -88,6 +91,10 @@ class HostedRun:
             if isinstance(event, Started):
                 metrics.START.observe(time.monotonic() - self._asked)
             if isinstance(event, Exited):
+                if self._stopping and event.reason is Reason.CANCELLED:
+                    event = replace(
+                        event, reason=Reason.LOST, detail="The runner was stopped while this ran."
+                    )
                 self.ended = event
             await self.journal.append(event)
         self._settle()
@@ -142,6 +149,11 @@ class HostedRun:
         await self._backend.cancel(self._within)
         self.journal.finish()
 
+    async def stop(self) -> None:
+        """End it because the runner ends."""
+        self._stopping = self.ended is None
+        await self.cancel()
+
     def present(self) -> None:
         """Somebody reads."""
         self._readers += 1
@@ -190,12 +202,22 @@ class HostedRuns:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for run in list(self._runs.values()):
-            await run.cancel()
+            await run.stop()
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for name in list(self._reserved):
             self._free(name)
+
+    async def stop(self) -> None:
+        """End every run and give its reader a moment to hear of it."""
+        for run in list(self._runs.values()):
+            await run.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                while self._runs:
+                    self._changed.clear()
+                    await self._changed.wait()
 
     @property
     def running(self) -> int:
@@ -348,6 +370,7 @@ class HostedRuns:
         if name in self._runs and name not in self._tasks:
             del self._runs[name]
             self._ended.remove(name)
+            self._changed.set()
 
     async def read(self, name: str, after: int) -> AsyncGenerator[Told, None]:
         """Yield a run's events after a number; see `Journal.read`."""

@@ -86,6 +86,8 @@ async def open_sandbox(
         async with open_remote(rest, turns, secret=secret, untrusted=untrusted, patience=patience) as remote:
             yield remote
     elif parts.scheme in ("redis", "rediss", "unix"):
+        if not secret:
+            raise ValueError("runners that register have a secret: set ATELIER_RUNNER_SECRET to theirs")
         fleet = open_fleet(rest, secret=secret, queued=queued, untrusted=untrusted, patience=patience)
         async with fleet as opened:
             yield opened

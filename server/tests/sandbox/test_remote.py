@@ -220,3 +220,48 @@ async def test_untrusted_programs_run_where_every_control_is_there(service: Runn
     async with open_sandbox(f"{service.url}?untrusted=1", SECRET) as sandbox:
         run = await sandbox.start(spec("print(1)"))
         assert whole([event async for event in sandbox.events(run)])[0] == b"1\n"
+
+
+async def test_where_a_control_is_absent_untrusted_programs_are_refused_by_either_side() -> None:
+    # To a process under `setarch` the machine looks like one that there is no filter of system calls for.
+    with runner_service(under=("setarch", "i686")) as trusting:
+        async with open_sandbox(trusting.url, SECRET) as sandbox:
+            found = await sandbox.capabilities()
+            assert [control.name for control in found.controls if control.state == "absent"] == [
+                "system calls"
+            ]
+            run = await sandbox.start(spec("print(1)"))
+            assert whole([event async for event in sandbox.events(run)])[0] == b"1\n"
+        async with open_sandbox(f"{trusting.url}?untrusted=1", SECRET) as sandbox:
+            with pytest.raises(AtelierError) as refused:
+                await sandbox.start(spec("print(1)"))
+            assert (refused.value.code, "system calls" in refused.value.detail) == (
+                "sandbox_unavailable",
+                True,
+            )
+    with runner_service("--untrusted", under=("setarch", "i686")) as careful:
+        async with open_sandbox(careful.url, SECRET) as sandbox:
+            with pytest.raises(AtelierError) as refused:
+                await sandbox.start(spec("print(1)"))
+            assert (refused.value.code, "system calls" in refused.value.detail) == (
+                "sandbox_unavailable",
+                True,
+            )
+
+
+async def test_a_runner_that_is_told_to_end_says_so_to_its_readers_at_once() -> None:
+    with runner_service() as service:
+        async with open_sandbox(service.url, SECRET) as sandbox:
+            run = await sandbox.start(spec(WAITS))
+            events = sandbox.events(run)
+            seen = [await anext(events), await anext(events)]
+            service.send(signal.SIGTERM)
+            began = asyncio.get_running_loop().time()
+            seen += [event async for event in events]
+            assert asyncio.get_running_loop().time() - began < 2
+            printed, last = whole(seen)
+            assert (printed, last.reason, last.detail) == (
+                b"on\n",
+                Reason.LOST,
+                "The runner was stopped while this ran.",
+            )
