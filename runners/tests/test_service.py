@@ -24,6 +24,7 @@ from websockets.typing import Origin
 
 from atelier_runner import Backend, Control, Exited, Limits, Output, Reason, Spec, Started, open_local
 from atelier_runner.service import HostedRuns, Options, create_app
+from atelier_runner.service.command import listen
 from atelier_runner.wire import Cut, Told, pack, read_event, spec_blobs, spec_head, unpack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -98,7 +99,8 @@ async def serving(backend: Any, **options: Any) -> AsyncIterator[Client]:
     """Serve on a free port."""
     chosen = replace(Options(secret=SECRET), **options)
     async with HostedRuns(backend, chosen) as runs:
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = listen(replace(chosen, port=0))
+        listener.listen()
         config = uvicorn.Config(
             create_app(runs, chosen), http="h11", ws="websockets-sansio", lifespan="off", log_config=None,
             access_log=False, timeout_graceful_shutdown=1,
@@ -391,6 +393,22 @@ async def test_a_head_of_a_request_is_bounded(client: Client) -> None:
         assert b" 400 " in await asyncio.wait_for(reader.readline(), 5)
     writer.close()
     with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+async def test_small_messages_are_sent_at_once() -> None:
+    listener = listen(Options(port=0))
+    held: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def take(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        held.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+
+    async with await asyncio.start_server(take, sock=listener) as server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        assert await held == 1
+        writer.close()
         await writer.wait_closed()
 
 

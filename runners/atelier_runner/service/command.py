@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             untrusted=options.untrusted, pool=options.pool, runs=options.runs, join=options.join, address=options.address.rstrip("/"),
         )  # fmt: skip
         _refuse_unsafe(chosen)
-        listener = _listen(chosen)
+        listener = listen(chosen)
     except (ValueError, OSError) as error:
         print(f"atelier_runner: {error}", file=sys.stderr)
         return 2
@@ -104,10 +104,11 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _listen(options: Options) -> socket.socket:
+def listen(options: Options) -> socket.socket:
     """Bind before anything else starts, so that a taken port is said at once."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named, so that asyncio sends small messages at once (TCP_NODELAY); without, an echo takes 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((options.host, options.port))
     listener.set_inheritable(False)
