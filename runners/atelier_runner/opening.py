@@ -16,11 +16,13 @@ OPTIONS = {"embedded": {"untrusted"}, "docker": {"untrusted", "runtime"}}
 
 
 @asynccontextmanager
-async def open_backend(url: str, *, limits: Limits | None = None) -> AsyncIterator[Backend]:
+async def open_backend(
+    url: str, *, limits: Limits | None = None, pool_size: int = 2, untrusted: bool = False
+) -> AsyncIterator[Backend]:
     """Open `url`: embedded:// (this machine) or docker:// (its Docker engine; docker:///path/to/socket another).
 
-    `?untrusted=1` refuses to run with a control missing; docker:// takes `runtime=runsc` too. `limits` are those that
-    waiting sandboxes are prepared for.
+    `?untrusted=1` (or `untrusted`) refuses to run with a control missing; docker:// takes `runtime=runsc` too. `limits` are
+    those that waiting sandboxes are prepared for, `pool_size` is how many wait (of each language, in containers).
 
     Raises:
         ValueError: another scheme or option.
@@ -32,11 +34,13 @@ async def open_backend(url: str, *, limits: Limits | None = None) -> AsyncIterat
         raise ValueError(f"a runner's address is embedded:// or docker:///path/to/socket, not {url}")
     if unknown := options.keys() - OPTIONS[parts.scheme]:
         raise ValueError(f"{parts.scheme}:// does not take {', '.join(sorted(unknown))}")
-    untrusted = options.get("untrusted") == "1"
+    untrusted = untrusted or options.get("untrusted") == "1"
     if parts.scheme == "embedded":
-        async with open_local(limits=limits, untrusted=untrusted) as backend:
+        async with open_local(limits=limits, pool_size=pool_size, untrusted=untrusted) as backend:
             yield backend
     else:
         path, runtime = parts.path or DEFAULT_SOCKET, options.get("runtime")
-        async with open_docker(path, runtime=runtime, limits=limits, untrusted=untrusted) as backend:
+        async with open_docker(
+            path, runtime=runtime, limits=limits, pool_size=pool_size, untrusted=untrusted
+        ) as backend:
             yield backend

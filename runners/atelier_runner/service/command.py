@@ -17,7 +17,9 @@ from dataclasses import asdict, replace
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from atelier_runner.local import MOST_RUNS, open_local
+from atelier_runner.backend import MOST_RUNS
+from atelier_runner.errors import SandboxUnavailable
+from atelier_runner.opening import open_backend
 from atelier_runner.service.app import create_app
 from atelier_runner.service.membership import Membership
 from atelier_runner.service.options import Options
@@ -54,15 +56,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands.add_parser("doctor", help="try every control and print what is found, as JSON")
     for sub in commands.choices.values():
+        sub.add_argument(
+            "--carrier",
+            default=defaults.carrier,
+            metavar="URL",
+            help="embedded:// (bubblewrap on this machine) or docker:///path/to/docker.sock (%(default)s)",
+        )
         sub.add_argument("--untrusted", action="store_true", help="refuse to run while a control is absent")
     options = parser.parse_args(arguments)
     if options.command == "doctor":
-        return asyncio.run(_doctor())
+        return asyncio.run(_doctor(options.carrier, untrusted=options.untrusted))
     host, _, port = options.listen.rpartition(":")
     try:
         chosen = replace(
             defaults, host=host.strip("[]"), port=int(port), secret=os.environ.get("ATELIER_RUNNER_SECRET", ""),
             untrusted=options.untrusted, pool=options.pool, runs=options.runs, join=options.join, address=options.address.rstrip("/"),
+            carrier=options.carrier,
         )  # fmt: skip
         _refuse_unsafe(chosen)
         listener = listen(chosen)
@@ -75,7 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lambda record: "without completing handshake" not in record.getMessage()
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(chosen, listener))
+    try:
+        asyncio.run(_serve(chosen, listener))
+    except (ValueError, SandboxUnavailable) as error:
+        print(f"atelier_runner: {error}", file=sys.stderr)
+        return 2
     return 0
 
 
@@ -115,9 +128,13 @@ def listen(options: Options) -> socket.socket:
     return listener
 
 
-async def _doctor() -> int:
-    async with open_local() as backend:
-        found = await backend.capabilities()
+async def _doctor(carrier: str, *, untrusted: bool) -> int:
+    try:
+        async with open_backend(carrier, untrusted=untrusted) as backend:
+            found = await backend.capabilities()
+    except (ValueError, SandboxUnavailable) as error:
+        print(f"atelier_runner: {error}", file=sys.stderr)
+        return 2
     print(json.dumps(asdict(found), indent=1))
     return 0 if found.available and all(control.state != "absent" for control in found.controls) else 1
 
@@ -126,7 +143,7 @@ async def _serve(options: Options, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     async with (
-        open_local(pool_size=options.pool, untrusted=options.untrusted) as backend,
+        open_backend(options.carrier, pool_size=options.pool, untrusted=options.untrusted) as backend,
         HostedRuns(backend, options) as runs,
         AsyncExitStack() as membership,
     ):

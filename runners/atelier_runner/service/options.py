@@ -22,6 +22,8 @@ class Options:
     """redis://…: where this runner registers and claims runs; empty: runs come over HTTP alone."""
     address: str = ""
     """How servers reach this runner when it has registered; empty: where it listens."""
+    carrier: str = "embedded://"
+    """Where programs run; see `open_backend`."""
     pool: int = 2
     """Sandboxes that wait, started."""
     runs: int = max(4, 2 * (os.cpu_count() or 1))
