@@ -1,6 +1,7 @@
 """Measures `print(1)` in a container, from the request to its first byte: `python -m bench.container_start [--samples N]`.
 
-Four ways over one engine, taken in turn in one loop, so that noise of the machine hits all alike:
+Five ways, taken in turn in one loop, so that noise of the machine hits all alike; all but the first over one engine:
+- local: a sandbox of this machine waits (bubblewrap)
 - warm: a container waits with the agent in it (what a Run click gets)
 - cold: the container has to be started first
 - exec: `docker exec` of an interpreter in a container that runs
@@ -18,7 +19,7 @@ import time
 
 from deploy.engine import engine, prepare
 
-from atelier_runner import Limits, open_docker
+from atelier_runner import Limits, open_docker, open_local
 from bench.gates import missed
 from bench.run_start import sandboxed
 
@@ -38,13 +39,15 @@ def command(words: list[str]) -> float:
 
 async def measure(path: str, samples: int) -> dict[str, list[float]]:
     """Take `samples` of each way, in turn."""
-    taken: dict[str, list[float]] = {"warm": [], "cold": [], "exec": [], "run": []}
+    taken: dict[str, list[float]] = {"local": [], "warm": [], "cold": [], "exec": [], "run": []}
     docker = ["docker", "-H", f"unix://{path}"]
     stays = [*docker, "run", "-d", "--rm", "--network", "none", "atelier/python", "sleep", "infinity"]
     running = (await asyncio.to_thread(subprocess.check_output, stays)).decode().strip()
     try:
-        async with open_docker(path) as backend:
+        async with open_docker(path) as backend, open_local() as local:
             for _ in range(samples):
+                await local.warm()
+                taken["local"].append(await sandboxed(local, Limits()))
                 await backend.warm()
                 taken["warm"].append(await sandboxed(backend, Limits()))
                 await backend.warm()
@@ -78,6 +81,8 @@ def main() -> int:
     middle = {name: statistics.median(values) for name, values in taken.items()}
     return missed(
         [
+            ("a warm local start, of docker run's", middle["local"] / middle["run"], 1 / 70),
+            ("a warm local start, of docker exec's", middle["local"] / middle["exec"], 1 / 35),
             ("a warm start, of docker run's", middle["warm"] / middle["run"], 1 / 20),
             ("a warm start, of docker exec's", middle["warm"] / middle["exec"], 1 / 10),
         ]

@@ -1,0 +1,1 @@
+"""Benchmarks of the runner; each module is a command: `python -m bench.runs.NAME`."""
