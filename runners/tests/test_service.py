@@ -24,7 +24,7 @@ from websockets.typing import Origin
 
 from atelier_runner import Backend, Control, Exited, Limits, Output, Reason, Spec, Started, open_local
 from atelier_runner.service import HostedRuns, Options, create_app
-from atelier_runner.service.command import listen
+from atelier_runner.service.command import configured, listen
 from atelier_runner.wire import Cut, Told, pack, read_event, spec_blobs, spec_head, unpack
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -101,11 +101,7 @@ async def serving(backend: Any, **options: Any) -> AsyncIterator[Client]:
     async with HostedRuns(backend, chosen) as runs:
         listener = listen(replace(chosen, port=0))
         listener.listen()
-        config = uvicorn.Config(
-            create_app(runs, chosen), http="h11", ws="websockets-sansio", lifespan="off", log_config=None,
-            access_log=False, timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configured(create_app(runs, chosen), chosen))
         task = asyncio.create_task(
             server._serve([listener])
         )  # listens from the start: nobody need wait for it
@@ -383,6 +379,31 @@ async def test_a_request_that_never_ends_is_given_up(backend: Backend) -> None:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+async def test_a_line_on_which_nothing_is_said_is_closed_and_one_that_is_used_is_not(
+    backend: LocalBackend,
+) -> None:
+    async with serving(backend, head_seconds=0.3) as client:
+        run = await client.begin("import time; time.sleep(1); print('on')")
+        reader, writer = await asyncio.open_connection(*client.url.split(":"))
+        writer.write(b"GET /v1/health HT")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        assert printed(await client.events(run)) == b"on\n"
+
+
+async def test_more_connections_than_there_may_be_are_turned_away(backend: LocalBackend) -> None:
+    async with serving(backend, connections=3) as client:
+        lines = [await asyncio.open_connection(*client.url.split(":")) for _ in range(4)]
+        answer = await client.http.get("/v1/health")
+        assert answer.status_code == 503
+        for _, writer in lines:
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(5):
+            while (await client.http.get("/v1/health")).status_code != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
 
 
 async def test_a_head_of_a_request_is_bounded(client: Client) -> None:

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from atelier_runner.backend import MOST_RUNS
@@ -28,7 +29,6 @@ from atelier_runner.service.runs import HostedRuns
 MESSAGE_BYTES = 1024 * 1024
 SECRET_CHARACTERS = 16
 BACKLOG = 128
-HEAD_SECONDS = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,35 +151,42 @@ async def _serve(options: Options, listener: socket.socket) -> None:
             joining = Membership(options.join, options.address or address, runs, options)
             await membership.enter_async_context(joining)
         server = _Server(
-            uvicorn.Config(
-                create_app(runs, options),
-                http=HeadsInTime,
-                ws="websockets-sansio",
-                ws_max_size=MESSAGE_BYTES,
-                ws_ping_interval=5.0,
-                ws_ping_timeout=10.0,
-                ws_per_message_deflate=False,
-                limit_concurrency=options.connections,
-                backlog=BACKLOG,
-                lifespan="off",
-                server_header=False,
-                access_log=False,
-                log_config=None,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=5,
-            ),
+            configured(create_app(runs, options), options),
             address,
             (membership.aclose, runs.stop),
         )
         await server.serve(sockets=[listener])
 
 
+def configured(app: ASGIApp, options: Options) -> uvicorn.Config:
+    """Return how uvicorn serves a runner: with a bound on everything."""
+    return uvicorn.Config(
+        app,
+        http=type("HeadsInTime", (HeadsInTime,), {"seconds": options.head_seconds}),
+        ws="websockets-sansio",
+        ws_max_size=MESSAGE_BYTES,
+        ws_ping_interval=5.0,
+        ws_ping_timeout=10.0,
+        ws_per_message_deflate=False,
+        limit_concurrency=options.connections,
+        backlog=BACKLOG,
+        lifespan="off",
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+    )
+
+
 class HeadsInTime(H11Protocol):
     """uvicorn's HTTP that bounds what a head may have, and here also how long it may take: a silent line is closed."""
 
+    seconds = 10.0
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(HEAD_SECONDS, self._close_if_silent)
+        self.loop.call_later(self.seconds, self._close_if_silent)
 
     def _close_if_silent(self) -> None:
         # A line that has become a WebSocket has another protocol by now, and is not ours to close.

@@ -39,6 +39,8 @@ class Options:
         )
     )
     """What a run may ask for at most."""
+    head_seconds: float = 10.0
+    """How long a connection may say nothing before its first request."""
     body_seconds: float = 60.0
     """How long a request's body may take."""
     held_mb: int = 1024
