@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -49,19 +51,29 @@ async def supervise(seed: int) -> None:
 
 
 def traces() -> dict[str, set[str]]:
-    """Return what there is of the kinds that may be left behind."""
+    """Return what there is of the kinds that may be left behind by processes that are gone."""
     agents = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            words = path.read_bytes()
+            words, parent = (
+                (path / "cmdline").read_bytes(),
+                (path / "stat").read_text().rpartition(")")[2].split()[1],
+            )
         except OSError:
             continue
-        if b"/opt/atelier/agent.py" in words or b"bwrap" in words.split(b"\0")[0]:
-            agents.add(path.parent.name)
+        if b"/opt/atelier/agent.py" in words and parent == "1":
+            agents.add(path.name)
     mounts = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-    groups = {str(path) for path in Path("/sys/fs/cgroup").rglob("*atelier*") if path.is_dir()}
-    groups |= {str(path) for group in groups for path in Path(group).rglob("*") if path.is_dir()}
-    files = {str(path) for path in Path(tempfile.gettempdir()).glob(f"{STAGE_PREFIX}*")}
+    groups = {
+        folder
+        for folder, _, _ in os.walk("/sys/fs/cgroup")
+        if (found := re.search(r"/atelier-(\d+)-", folder)) and not Path("/proc", found[1]).exists()
+    }
+    files = {
+        str(path)
+        for path in Path(tempfile.gettempdir()).glob(f"{STAGE_PREFIX}*")
+        if not Path("/proc", path.name.removeprefix(STAGE_PREFIX).split("-")[0]).exists()
+    }
     return {"processes": agents, "mounts": mounts, "control groups": groups, "files": files}
 
 

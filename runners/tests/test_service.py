@@ -382,7 +382,7 @@ async def test_a_request_that_never_ends_is_given_up(backend: Backend) -> None:
 
 
 async def test_a_line_on_which_nothing_is_said_is_closed_and_one_that_is_used_is_not(
-    backend: LocalBackend,
+    backend: Backend,
 ) -> None:
     async with serving(backend, head_seconds=0.3) as client:
         run = await client.begin("import time; time.sleep(1); print('on')")
@@ -393,7 +393,7 @@ async def test_a_line_on_which_nothing_is_said_is_closed_and_one_that_is_used_is
         assert printed(await client.events(run)) == b"on\n"
 
 
-async def test_more_connections_than_there_may_be_are_turned_away(backend: LocalBackend) -> None:
+async def test_more_connections_than_there_may_be_are_turned_away(backend: Backend) -> None:
     async with serving(backend, connections=3) as client:
         lines = [await asyncio.open_connection(*client.url.split(":")) for _ in range(4)]
         answer = await client.http.get("/v1/health")
