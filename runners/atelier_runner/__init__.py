@@ -5,6 +5,7 @@ from atelier_runner.docker_carrier import open_docker
 from atelier_runner.errors import LanguageUnknown, RunnerError, RunUnknown, SandboxUnavailable, SpecInvalid
 from atelier_runner.local import open_local
 from atelier_runner.model import (
+    BuildLimits,
     Capabilities,
     Changed,
     Collect,
@@ -26,6 +27,7 @@ from atelier_runner.opening import open_backend
 
 __all__ = [
     "Backend",
+    "BuildLimits",
     "Capabilities",
     "Changed",
     "Collect",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 
 from atelier_runner.errors import SpecInvalid
@@ -64,6 +64,20 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildLimits:
+    """Bounds on compiling, where they are others than the program's; disk and output have the program's."""
+
+    wall_seconds: float = 60.0
+    cpu_seconds: float = 60.0
+    memory_mb: int = 1024
+    processes: int = 128
+
+    def of(self, limits: Limits) -> Limits:
+        """Return all bounds on the compile stage of a run that has these."""
+        return replace(limits, **asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """A terminal's size, in characters."""
 
@@ -107,6 +121,7 @@ class Spec:
     entry: str
     files: Mapping[str, bytes]
     limits: Limits = field(default_factory=Limits)
+    """Of the program; of compiling it too, both together, unless `build` is given."""
     args: Sequence[str] = ()
     stdin: bytes | None = None
     """Given at once, then closed; None keeps stdin open for `write`."""
@@ -114,15 +129,18 @@ class Spec:
     terminal: Window | None = None
     collect: Collect | None = None
     """None: what the program writes goes with it."""
+    build: BuildLimits | None = None
 
     def check(self) -> None:
         """Raise SpecInvalid for a path, an entry, an argument or a limit that cannot be honoured."""
         self.limits.check()
+        if self.build is not None:
+            self.build.of(self.limits).check()
         if self.terminal is not None:
             self.terminal.check()
+        check_files(self.files, self.limits)
         if self.entry not in self.files and (self.entry or self.terminal is None):
             raise SpecInvalid("entry_not_found", f"The entry {self.entry!r} is not among the files.")
-        check_files(self.files, self.limits)
         texts = [*self.args, *self.env, *self.env.values()]
         if any("\0" in text for text in texts) or any(not name or "=" in name for name in self.env):
             raise SpecInvalid(

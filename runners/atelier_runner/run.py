@@ -28,7 +28,7 @@ from atelier_runner.carrier import Sandbox
 from atelier_runner.collection import Collection
 from atelier_runner.errors import SpecInvalid
 from atelier_runner.languages import Language
-from atelier_runner.model import MIB, SIGNALS, Event, Exited, Reason, Spec, Window, check_files
+from atelier_runner.model import MIB, SIGNALS, Event, Exited, Limits, Reason, Spec, Window, check_files
 from atelier_runner.outbox import Outbox
 from atelier_runner.processes import tree_usage
 
@@ -59,6 +59,11 @@ class Run:
         self._collection: Collection | None = None
         self._known = set(spec.files)
         """Paths that the agent may say are gone."""
+        self._build: Limits | None = None
+        """While it is compiled under limits of its own: those."""
+        self._began = 0.0
+        self._timer: asyncio.TimerHandle
+        self._tree_before = 0.0
         self._looking = 0
         self._found_now: Collection | None = None
 
@@ -149,24 +154,20 @@ class Run:
     async def drive(self) -> None:
         """Run the program to its end and queue `Exited`, whatever happens."""
         loop = asyncio.get_running_loop()
-        limits = self._spec.limits
-        began = loop.time()
-        timer = loop.call_later(limits.wall_seconds, self.stop, Reason.WALL_TIME)
+        compiled = self._spec.entry and self._language.build
+        self._build = self._spec.build.of(self._spec.limits) if compiled and self._spec.build else None
         helpers: list[asyncio.Task[None]] = []
         result: Exited | None = None
         try:
-            try:
-                await self._sandbox.limit(limits)
-            except OSError:  # the kernel refuses a limit below what the waiting sandbox uses already
-                self.stop(Reason.MEMORY)
+            await self._begin_stage()
             self._outbox.started(self._language.runtime)
             helpers += [
                 asyncio.create_task(self._send(), name="run-send"),
                 asyncio.create_task(self._watch(), name="run-watch"),
             ]
             await self._pump()
-            self._wall = loop.time() - began
-            timer.cancel()
+            self._wall = loop.time() - self._began
+            self._timer.cancel()
             await self._sandbox.measure()
             result = self._result()
             if self._agent_said is not None and self._agent_said.get("built") is not False:
@@ -174,11 +175,11 @@ class Run:
         except (OSError, frames.BadFrame) as error:
             self._lost = str(error)
         finally:
-            self._wall = self._wall or loop.time() - began
+            self._wall = self._wall or loop.time() - self._began
             if result is None:
                 await self._sandbox.measure()
             self._sandbox.kill()  # the program may have left others behind
-            timer.cancel()
+            self._timer.cancel()
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
@@ -189,6 +190,31 @@ class Run:
                 result = replace(result, collected=self._collection.summary)
             self._ended = True
             self._outbox.exited(result)
+
+    @property
+    def _limits(self) -> Limits:
+        """What holds in the present stage."""
+        return self._build or self._spec.limits
+
+    async def _begin_stage(self) -> None:
+        """Let time run and count from here on, under the stage's limits."""
+        loop = asyncio.get_running_loop()
+        self._began = loop.time()
+        self._timer = loop.call_later(self._limits.wall_seconds, self.stop, Reason.WALL_TIME)
+        self._tree_before, self._peak = self._tree_before + self._tree_cpu, 0
+        self._tree_cpu = 0.0
+        try:
+            await self._sandbox.limit(self._limits)
+        except OSError:  # the kernel refuses a limit below what is used already
+            self.stop(Reason.MEMORY)
+
+    async def _built(self) -> None:
+        """Go on with the program, which waits for it."""
+        self._build = None
+        self._timer.cancel()
+        await self._begin_stage()
+        with contextlib.suppress(ConnectionError, RuntimeError):
+            self._sandbox.writer.write(frames.encode(frames.BUILT))
 
     async def _collect(self) -> None:
         """Take in the files that the program wrote; whatever goes wrong ends only this."""
@@ -212,13 +238,10 @@ class Run:
             "terminal": None if window is None else [window.columns, window.rows],
             "tty": "",
             "collect": None if spec.collect is None else asdict(spec.collect),
-            # The next whole second: the host counts exactly and for all processes together, this one is the backstop.
-            "cpu": math.ceil(spec.limits.cpu_seconds) + 1,
-            "rlimits": {
-                "nofile": OPEN_FILES,
-                "fsize": spec.limits.disk_mb * MIB,
-                **({"nproc": spec.limits.processes + 1} if self._sandbox.own_user else {}),
-            },
+            "staged": self._build is not None,
+            "rlimits": {"nofile": OPEN_FILES, "fsize": spec.limits.disk_mb * MIB},
+            "build_rlimits": self._rlimits(self._build or spec.limits),
+            "program_rlimits": self._rlimits(spec.limits),
         }
         with contextlib.suppress(ConnectionError):
             pending = bytearray(frames.encode(frames.SPEC, json.dumps(head).encode()))
@@ -232,6 +255,11 @@ class Run:
             self._begun.set()
             if spec.stdin is not None:
                 await self.write(spec.stdin, close=True)
+
+    def _rlimits(self, limits: Limits) -> dict[str, int]:
+        """Return the backstops of one stage. CPU time in the next whole second: the host counts exactly, and all processes."""
+        users = {"nproc": limits.processes + 1} if self._sandbox.own_user else {}
+        return {"cpu": math.ceil(limits.cpu_seconds) + 1, **users}
 
     async def _pump(self) -> None:
         """Read the agent's frames until it is gone; keeps the head of the output up to its limit."""
@@ -247,6 +275,8 @@ class Run:
                 if left:
                     await self._outbox.output(stream, payload[:left])
                 left = max(0, left - len(payload))
+            elif kind == frames.BEGUN and self._build is not None:
+                await self._built()
             elif self._looking and kind in frames.FILES:
                 await self._found(kind, payload)
             elif kind == frames.EXIT:
@@ -277,25 +307,25 @@ class Run:
 
     async def _watch(self) -> None:
         """Look at what has been used, the more often the nearer the limit."""
-        limits, group = self._spec.limits, self._sandbox.group
+        group = self._sandbox.group
         counted = group.usage()
         by_tree = counted.cpu_seconds is None or counted.peak_memory_bytes is None
         while True:
             used = group.cpu_seconds()
             if by_tree:
                 tree = await asyncio.to_thread(tree_usage, self._sandbox.pid)
-                self._tree_cpu = max(self._tree_cpu, tree.cpu_seconds)
+                self._tree_cpu = max(self._tree_cpu, tree.cpu_seconds - self._tree_before)
                 self._peak = max(self._peak, tree.memory_bytes)
                 used = self._tree_cpu if used is None else used
-                if counted.peak_memory_bytes is None and tree.memory_bytes > limits.memory_mb * MIB:
+                if counted.peak_memory_bytes is None and tree.memory_bytes > self._limits.memory_mb * MIB:
                     self.stop(Reason.MEMORY)
             if (
                 group.usage().oom_kills
             ):  # also when the kernel chose a child, and the program only waits for it
                 self.stop(Reason.MEMORY)
-            if used is not None and used >= limits.cpu_seconds:
+            if used is not None and used >= self._limits.cpu_seconds:
                 self.stop(Reason.CPU_TIME)
-            left = limits.cpu_seconds - (used or 0.0)
+            left = self._limits.cpu_seconds - (used or 0.0)
             await asyncio.sleep(max(0.02, min(left / CPUS, 0.1 if by_tree else 0.5)))
 
     def _result(self) -> Exited:
@@ -322,13 +352,14 @@ class Run:
     def _reason(
         self, code: int | None, number: int | None, full: bool, oom: bool, cpu: float
     ) -> tuple[Reason, str]:
-        limits = self._spec.limits
+        limits = self._limits
+        what = "Compiling it" if self._build is not None else "It"
         texts = {
-            Reason.WALL_TIME: f"It ran longer than {limits.wall_seconds:g} s.",
-            Reason.CPU_TIME: f"It used more than {limits.cpu_seconds:g} s of CPU time.",
-            Reason.MEMORY: f"It needed more than {limits.memory_mb} MiB of memory.",
-            Reason.OUTPUT: f"It printed more than {limits.output_bytes} bytes; the first are kept.",
-            Reason.DISK: f"It wrote more than {limits.disk_mb} MiB of files.",
+            Reason.WALL_TIME: f"{what} {'took' if self._build else 'ran'} longer than {limits.wall_seconds:g} s.",
+            Reason.CPU_TIME: f"{what} used more than {limits.cpu_seconds:g} s of CPU time.",
+            Reason.MEMORY: f"{what} needed more than {limits.memory_mb} MiB of memory.",
+            Reason.OUTPUT: f"{what} printed more than {limits.output_bytes} bytes; the first are kept.",
+            Reason.DISK: f"{what} wrote more than {limits.disk_mb} MiB of files.",
             Reason.CANCELLED: "It was stopped.",
         }
         failed = number is not None or code != 0

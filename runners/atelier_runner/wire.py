@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from atelier_runner.model import (
+    BuildLimits,
     Capabilities,
     Changed,
     Collect,
@@ -113,6 +114,7 @@ def spec_head(spec: Spec) -> dict[str, Any]:
         "env": dict(spec.env),
         "terminal": None if spec.terminal is None else [spec.terminal.columns, spec.terminal.rows],
         "collect": None if spec.collect is None else asdict(spec.collect),
+        "build": None if spec.build is None else asdict(spec.build),
     }
 
 
@@ -142,14 +144,23 @@ def read_limits(given: object) -> Limits:
     Raises:
         BadMessage: one is unknown, or no number.
     """
-    if not isinstance(given, dict) or not given.keys() <= {field.name for field in fields(Limits)}:
+    return Limits(**_numbers(given, {field.name for field in fields(Limits)}))
+
+
+def read_build(given: object) -> BuildLimits:
+    """Return bounds on compiling; as `read_limits`."""
+    return BuildLimits(**_numbers(given, {field.name for field in fields(BuildLimits)}))
+
+
+def _numbers(given: object, names: set[str]) -> dict[str, Any]:
+    if not isinstance(given, dict) or not given.keys() <= names:
         raise BadMessage("limits is an object of known limits")
     for name, value in given.items():
         whole = name in WHOLE_LIMITS
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
             if not (whole and isinstance(value, float) and value != value):  # NaN is refused by name
                 raise BadMessage(f"{name} is a {'whole ' if whole else ''}number")
-    return Limits(**given)
+    return given
 
 
 def read_spec(head: Mapping[str, Any], blobs: list[bytes]) -> Spec:
@@ -177,6 +188,7 @@ def read_spec(head: Mapping[str, Any], blobs: list[bytes]) -> Spec:
         env=env,
         terminal=None if terminal is None else Window(*terminal),
         collect=None if collect is None else read_collect(collect),
+        build=None if head.get("build") is None else read_build(head["build"]),
     )
 
 

@@ -9,7 +9,19 @@ from dataclasses import replace
 
 import pytest
 
-from atelier_runner import Backend, Exited, LanguageUnknown, Limits, Output, Reason, RunUnknown, Spec, Started
+from atelier_runner import (
+    Backend,
+    BuildLimits,
+    Exited,
+    LanguageUnknown,
+    Limits,
+    Output,
+    Reason,
+    RunUnknown,
+    Spec,
+    Started,
+)
+from atelier_runner.model import MIB
 
 from .finished import finished
 
@@ -218,3 +230,50 @@ async def test_every_control_is_tried_and_none_is_absent(backend: Backend) -> No
     exact = ("network", "system calls", "memory", "processes", "cpu time", "disk", "wall time", "output")
     assert {name: states[name] for name in exact} == dict.fromkeys(exact, "enforced"), found.controls
     assert "absent" not in states.values(), found.controls
+
+
+# What takes a compiler's time and memory without any program's.
+HEAVY = b"int a[] = {" + b"1," * 400_000 + b"};\n"
+HELLO = b'#include <stdio.h>\nint main(void) { puts("hello"); return sizeof a == 0; }\n'
+
+
+def c(program: bytes, limits: Limits, build: BuildLimits | None) -> Spec:
+    return Spec("c", "main.c", {"main.c": program}, limits, stdin=b"", build=build)
+
+
+async def test_compiling_and_running_have_limits_of_their_own(backend: Backend) -> None:
+    small = replace(LIMITS, memory_mb=32, cpu_seconds=0.2)
+    out, _, result = await finished(backend, c(HEAVY + HELLO, small, BuildLimits()))
+    assert (out, result.reason, result.code) == (b"hello\n", Reason.EXITED, 0), result
+    assert result.cpu_seconds < 0.2
+    assert result.peak_memory_bytes < 32 * MIB
+    _, _, together = await finished(backend, c(HEAVY + HELLO, small, None))
+    assert together.reason in (Reason.MEMORY, Reason.CPU_TIME), together
+
+
+async def test_what_takes_too_long_to_compile_says_so(backend: Backend) -> None:
+    for build, reason in (
+        (BuildLimits(wall_seconds=0.05), Reason.WALL_TIME),
+        (BuildLimits(cpu_seconds=0.05), Reason.CPU_TIME),
+        (BuildLimits(memory_mb=28), Reason.MEMORY),
+    ):
+        out, _, result = await finished(backend, c(HEAVY + HELLO, LIMITS, build))
+        assert (out, result.reason) == (b"", reason), result
+        assert result.detail.startswith("Compiling it ")
+
+
+async def test_the_program_s_limits_hold_from_its_first_moment(backend: Backend) -> None:
+    greedy = b"""#include <stdlib.h>
+#include <string.h>
+int main(void) { for (;;) memset(malloc(1 << 20), 1, 1 << 20); }
+"""
+    _, _, result = await finished(
+        backend, c(greedy, replace(LIMITS, memory_mb=48), BuildLimits(memory_mb=900))
+    )
+    assert result.reason is Reason.MEMORY
+    assert result.peak_memory_bytes <= 64 * MIB
+    assert not result.detail.startswith("Compiling")
+    endless = b"int main(void) { for (;;); }"
+    _, _, result = await finished(backend, c(endless, replace(LIMITS, wall_seconds=0.4), BuildLimits()))
+    assert result.reason is Reason.WALL_TIME
+    assert 0.4 <= result.wall_seconds < 1.5

@@ -97,6 +97,14 @@ class Limits:
     """What stays with a run to be shown: figures, images, pages, tables."""
     session_shown_bytes: int = 64 * 1024 * 1024
     """What stays with all runs of a session; older runs' goes first."""
+    build_wall_seconds: int = 60
+    """How long a program may take to be compiled; then its run begins, with bounds of its own."""
+    build_cpu_seconds: int = 60
+    """CPU time of compiling, all processes together."""
+    build_memory_mb: int = 1024
+    """Memory of compiling, in MiB."""
+    build_processes: int = 128
+    """Processes and threads of compiling."""
     terminals_per_session: int = 8
     """Open terminals of one session."""
     concurrent_terminals: int = 16

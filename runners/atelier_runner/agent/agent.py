@@ -37,12 +37,14 @@ HEADER = struct.Struct(">IB")
 CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
 WORK = "/work"
-MARKS = 4  # where the child says that it could not build; no program inherits it
+MARKS = 4  # where the child says that it has built (D) or could not (B); no program inherits it
+GATE = 5  # where it waits for leave to go on after that
 SET_WINDOW = 0x5414  # TIOCSWINSZ
 LIMITS = {
     "nofile": resource.RLIMIT_NOFILE,
     "nproc": resource.RLIMIT_NPROC,
     "fsize": resource.RLIMIT_FSIZE,
+    "cpu": resource.RLIMIT_CPU,
 }
 
 
@@ -145,23 +147,26 @@ def disk_full() -> bool:
     return False
 
 
-def lower_limits(spec: dict) -> None:
+def lower_limits(limits: dict) -> None:
     """Set hard limits of this process and those that follow. They back up the host's own, which count the whole tree."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    for name, value in spec["rlimits"].items():
+    for name, value in limits.items():
         hard = resource.getrlimit(LIMITS[name])[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(LIMITS[name], (value, value))
+        resource.setrlimit(
+            LIMITS[name], (value, value + 1 if name == "cpu" else value)
+        )  # a signal, then the end
 
 
-def park(streams: tuple[int, int, int], specs: int, marks: int) -> dict:
+def park(streams: tuple[int, int, int], specs: int, marks: int, gate: int) -> dict:
     """In the forked child: do all that needs no spec, wait for the spec, take on its limits, folder and environment."""
     os.setsid()
     for target, handle in enumerate(streams):
         os.dup2(handle, target, inheritable=True)
     os.dup2(specs, 3)
     os.dup2(marks, MARKS, inheritable=False)
-    os.closerange(MARKS + 1, 64)
+    os.dup2(gate, GATE, inheritable=False)
+    os.closerange(GATE + 1, 64)
     try:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write("900")  # the program goes before the agent, so that the agent can still report
@@ -177,8 +182,7 @@ def park(streams: tuple[int, int, int], specs: int, marks: int) -> dict:
         tty = os.open(spec["tty"], os.O_RDWR)
         for target in range(3):
             os.dup2(tty, target)
-    lower_limits(spec)
-    resource.setrlimit(resource.RLIMIT_CPU, (spec["cpu"], spec["cpu"] + 1))
+    lower_limits(spec["rlimits"])
     os.chdir(WORK)
     os.environ.clear()
     os.environ.update(spec["env"])
@@ -201,9 +205,13 @@ def renew_interpreter() -> None:
 
 
 def build(spec: dict) -> None:
-    """Compile before the program runs; what that prints is an error's text. When it fails, this process ends as it did."""
+    """Compile before the program runs; what that prints is an error's text. When it fails, this process ends as it did.
+
+    A program that has limits of its own waits at the gate until the host has set them.
+    """
     pid = os.fork()
     if pid == 0:
+        lower_limits(spec["build_rlimits"])
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
         become_program({"argv": spec["build"], "env": spec["env"]})
@@ -211,6 +219,9 @@ def build(spec: dict) -> None:
     if code:
         os.write(MARKS, b"B")
         os._exit(code if code > 0 else 128 - code)
+    if spec["staged"]:
+        os.write(MARKS, b"D")
+        os.read(GATE, 1)
 
 
 def become_program(spec: dict) -> None:
@@ -322,6 +333,7 @@ class Carrier:
         stdin: int,
         outputs: dict[int, bytes],
         wakeup: int,
+        stage: tuple[int, int],
         wanted: dict | None,
         laid: collect.Laid,
     ) -> None:
@@ -329,6 +341,8 @@ class Carrier:
         self.stdin = stdin
         self.outputs = outputs
         self.terminal = stdin in outputs
+        self.marks, self.gate = stage
+        self.unbuilt = False
         self.wanted = wanted
         self.laid = laid
         self.wakeup = wakeup
@@ -342,7 +356,7 @@ class Carrier:
         """Carry until the program has ended and what it printed has been sent; `alone`: and nothing else runs."""
         while self.status is None:
             poller = select.poll()
-            for handle in (*self.outputs, self.wakeup):
+            for handle in (*self.outputs, self.wakeup, *([] if self.marks < 0 else [self.marks])):
                 poller.register(handle, select.POLLIN)
             if len(self.pending) < PENDING_STDIN:
                 poller.register(0, select.POLLIN)
@@ -358,6 +372,8 @@ class Carrier:
                 elif handle == self.wakeup:
                     os.read(handle, 512)
                     self.reap()
+                elif handle == self.marks:
+                    self.mark()
                 elif handle == 0:
                     self.host()
                 elif handle == self.stdin and event & ~select.POLLOUT:
@@ -368,6 +384,18 @@ class Carrier:
             os.set_blocking(handle, False)
             while self.output(handle):
                 pass
+
+    def mark(self) -> None:
+        """Take note of what the child says about its build."""
+        try:
+            said = os.read(self.marks, 1) if self.marks >= 0 else b""
+        except BlockingIOError:
+            return
+        self.unbuilt = self.unbuilt or said == b"B"
+        if said == b"D":
+            send(b"B")
+        if not said:  # the program has begun, or has ended
+            self.marks = -1
 
     def output(self, handle: int) -> bool:
         """Pass one chunk on; returns whether there may be more at once."""
@@ -401,6 +429,8 @@ class Carrier:
                     self.pending += b"\4"  # what Ctrl+D types
                 else:
                     self.closing = True
+            elif kind == ord("B"):
+                os.write(self.gate, b"G")
             elif kind == ord("K") and length:
                 self.signal(self.incoming[HEADER.size])
             elif kind in b"FMDG":
@@ -498,14 +528,6 @@ def end_everybody() -> None:
             return
 
 
-def marked(marks: int) -> bool:
-    """Say whether the child has said something."""
-    try:
-        return bool(os.read(marks, 1))
-    except BlockingIOError:
-        return False
-
-
 def outcome(status: int) -> dict:
     """Say how the program ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -527,18 +549,21 @@ def main() -> None:
     stderr, stderr_write = os.pipe()
     specs, specs_write = os.pipe()
     marks, marks_write = os.pipe()
+    gate_read, gate = os.pipe()
     pid = os.fork()
     if pid == 0:
-        spec = park((stdin_read, stdout_write, stderr_write), specs, marks_write)
+        spec = park((stdin_read, stdout_write, stderr_write), specs, marks_write, gate_read)
         if spec["build"]:
             build(spec)
+        lower_limits(spec["program_rlimits"])
         if spec["fork"] is None:
             become_program(spec)
         os.close(MARKS)
+        os.close(GATE)
         become_python(spec)
         return
     outputs = {stdout: b"O", stderr: b"E"}
-    for handle in (stdin_read, stdout_write, stderr_write, specs, marks_write):
+    for handle in (stdin_read, stdout_write, stderr_write, specs, marks_write, gate_read):
         os.close(handle)
     wakeup, wakeup_write = os.pipe()
     for handle in (wakeup_write, stdin, marks):
@@ -549,7 +574,7 @@ def main() -> None:
     try:
         spec_json, laid = receive()
         spec = json.loads(spec_json)
-        lower_limits(spec)
+        lower_limits(spec["rlimits"])
         if spec["terminal"]:
             stdin, spec["tty"] = open_terminal(spec["terminal"])
             outputs = {stdin: b"O"}
@@ -563,10 +588,11 @@ def main() -> None:
         signal.signal(signal.SIGTERM, kill_everybody)
     write_all(specs_write, json.dumps(spec).encode())
     os.close(specs_write)
-    carrier = Carrier(pid, stdin, outputs, wakeup, wanted, laid)
+    carrier = Carrier(pid, stdin, outputs, wakeup, (marks, gate), wanted, laid)
     carrier.run(alone=wanted is not None)
+    carrier.mark()
     assert carrier.status is not None
-    said = {**outcome(carrier.status), "built": not marked(marks)}
+    said = {**outcome(carrier.status), "built": not carrier.unbuilt}
     send(b"X", json.dumps(said).encode())
     if wanted is not None:
         collect.collect(WORK, wanted, laid, send)

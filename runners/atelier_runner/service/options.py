@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from atelier_runner.model import MIB, Limits
+from atelier_runner.model import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Options:
             memory_mb=4096,
             processes=512,
             disk_mb=256,
-            output_bytes=256 * MIB,
+            output_bytes=1 << 50,  # what is kept of it is bounded, whatever comes
         )
     )
     """What a run may ask for at most."""

@@ -294,7 +294,7 @@ class HostedRuns:
         """Raise SpecInvalid when a run asks for more than there is here."""
         spec.check()
         for name, most in asdict(self._options.highest).items():
-            if getattr(spec.limits, name) > most:
+            if max(getattr(spec.limits, name), getattr(spec.build, name, 0)) > most:
                 raise SpecInvalid("limit_too_high", f"{name} is at most {most} here.", hint="Ask for less.")
         if policy not in POLICIES:
             raise SpecInvalid("policy_unknown", f"disconnect is one of: {', '.join(POLICIES)}.")

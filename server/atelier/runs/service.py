@@ -30,11 +30,23 @@ from atelier.auth import Action, Caller, require
 from atelier.errors import AtelierError, Conflict, Invalid, NotFound, Unavailable
 from atelier.events import publish
 from atelier.ids import new_id
+from atelier.limits import Limits
 from atelier.runs import queries
 from atelier.runs.recorder import Recorder
 from atelier.runs.results import Leavings, asked_of, settle
 from atelier.runs.schemas import LimitsAsked, NewRun, Run, RunFiles
-from atelier.sandbox import Changed, Exited, Language, Output, Reason, RunLimits, RunSpec, Started, Turn
+from atelier.sandbox import (
+    BuildLimits,
+    Changed,
+    Exited,
+    Language,
+    Output,
+    Reason,
+    RunLimits,
+    RunSpec,
+    Started,
+    Turn,
+)
 from atelier.services import Services
 from atelier.tasks import TaskGroup
 
@@ -401,6 +413,7 @@ class Runs:
                 args=spec["args"],
                 stdin=stdin,
                 collect=asked_of(self._services),
+                build=build_limits(self._services.limits),
             ),
             turn.place,
         )
@@ -501,6 +514,13 @@ class Runs:
         await self._end(
             run_id, live, recorder, _nothing(Reason.LOST, "The server was stopped while this ran.")
         )
+
+
+def build_limits(limits: Limits) -> BuildLimits:
+    """Return the bounds on compiling."""
+    return BuildLimits(
+        limits.build_wall_seconds, limits.build_cpu_seconds, limits.build_memory_mb, limits.build_processes
+    )
 
 
 def find_entry(asked: str | None, others: list[str | None], paths: list[str]) -> str:

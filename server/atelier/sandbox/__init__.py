@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from atelier.sandbox.base import (
+    BuildLimits,
     Capabilities,
     Changed,
     Collect,
@@ -35,6 +36,7 @@ from atelier.sandbox.turns import LocalTurns
 from atelier_runner import Limits, open_local
 
 __all__ = [
+    "BuildLimits",
     "Capabilities",
     "Changed",
     "Collect",

@@ -47,6 +47,16 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildLimits:
+    """Bounds on compiling, where they are others than the program's; disk and output have the program's."""
+
+    wall_seconds: float
+    cpu_seconds: float
+    memory_mb: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Collect:
     """How much of what a program writes comes back; what is beyond it is left out, and that is said."""
 
@@ -74,6 +84,8 @@ class RunSpec:
     terminal: Window | None = None
     collect: Collect | None = None
     """None: what the program writes goes with it."""
+    build: BuildLimits | None = None
+    """None: `limits` hold for compiling and running together."""
 
 
 @dataclass(frozen=True, slots=True)

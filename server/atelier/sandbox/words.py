@@ -48,6 +48,7 @@ def spec_for_runner(spec: RunSpec) -> runner.Spec:
         env=spec.env,
         terminal=None if spec.terminal is None else window_for_runner(spec.terminal),
         collect=None if spec.collect is None else runner.Collect(**asdict(spec.collect)),
+        build=None if spec.build is None else runner.BuildLimits(**asdict(spec.build)),
     )
 
 

@@ -12,6 +12,7 @@ import structlog
 from atelier.auth import Caller
 from atelier.errors import AtelierError, Forbidden, NotFound
 from atelier.files import Changes, write_back
+from atelier.runs import build_limits
 from atelier.sandbox import Changed, Collect, Exited, Looked, Output, Reason, RunLimits, RunSpec, Window
 from atelier.services import Services
 from atelier.terminals import relay
@@ -20,7 +21,7 @@ from atelier.terminals.screen import Screen, Typist
 logger = structlog.get_logger(__name__)
 _BEHIND_SECONDS = 1.0  # how long the program waits for viewers who show nothing
 _ELSEWHERE_SECONDS = 15.0  # after which another process that has said nothing looks no more
-_FAR = 1 << 53  # bytes: output is bounded by what is kept of it, not counted
+_FAR = 1 << 50  # bytes: output is bounded by what is kept of it, not counted
 _SUBMITS = frozenset(b"\r\n")
 _FILES = 200  # that come back at once
 _FILES_BYTES = 32 * 1024 * 1024
@@ -69,7 +70,10 @@ class Held:
         try:
             files = {path: data for path, data in (await self._changes.take()).items() if data is not None}
             collect = Collect(_FILES, limits.blob_bytes, _FILES_BYTES)
-            spec = RunSpec(language, entry, files, bounds, args, terminal=self.screen.window, collect=collect)
+            spec = RunSpec(
+                language, entry, files, bounds, args,
+                terminal=self.screen.window, collect=collect, build=build_limits(limits),
+            )  # fmt: skip
             self._sandbox_id = await self._services.sandbox.start(spec)
         except BaseException:
             self._changes.__exit__()

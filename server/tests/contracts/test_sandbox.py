@@ -15,6 +15,7 @@ from deploy.stores import Redis
 
 from atelier.errors import AtelierError
 from atelier.sandbox import (
+    BuildLimits,
     Changed,
     Collect,
     Collected,
@@ -286,3 +287,14 @@ async def test_a_size_that_no_terminal_has_is_refused(sandbox: Sandbox, window: 
     with pytest.raises(AtelierError) as refused:
         await sandbox.start(RunSpec("bash", "", {}, LIMITS, terminal=window))
     assert refused.value.code == "window_invalid"
+
+
+async def test_compiling_has_limits_of_its_own(sandbox: Sandbox) -> None:
+    program = (
+        b"#include <stdio.h>\nint a[] = {" + b"1," * 300_000 + b'};\nint main(void) { puts("built"); }\n'
+    )
+    small = replace(LIMITS, memory_mb=32)
+    for build, printed in ((BuildLimits(30, 30, 1024, 64), b"built\n"), (None, b"")):
+        run = RunSpec("c", "main.c", {"main.c": program}, small, stdin=b"", build=build)
+        events = await play(sandbox, run)
+        assert b"".join(e.data for e in events if isinstance(e, Output) and e.stream == "stdout") == printed

@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from ..hub.clients import LiveServer, World, live_server
+from ..runner_service import SECRET, runner_service
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -466,4 +467,27 @@ async def test_a_terminal_of_one_process_is_used_through_another(
                 assert await ada.ended() == 1000
     finally:
         for server in servers:
+            await server.end(signal.SIGTERM)
+
+
+async def test_a_terminal_runs_at_a_runner_elsewhere(tmp_path: Path) -> None:
+    with runner_service() as runner:
+        server = LiveServer(tmp_path, sandbox_url=runner.url, runner_secret=SECRET)
+        await server.start()
+        try:
+            async with peopled(server) as world:
+                await world.put("Ada", "main.py", "print('one')\n")
+                terminal = await open_terminal(world)
+                async with seat(world, "Ada", terminal) as ada:
+                    await ada.resize(100, 40)
+                    await ada.until_state(lambda state: state["columns"] == 100)
+                    await ada.type("python3 main.py; stty size\n")
+                    await ada.until("one\r\n40 100\r\n")
+                    await world.put("Bob", "main.py", "print('two')\n")
+                    await ada.type("python3 main.py; echo back > made.txt\n")
+                    await ada.until("two\r\n")
+                    await until_text(world, "made.txt", "back\n")
+                    await ada.type("exit\n")
+                    assert await ada.ended() == 1000
+        finally:
             await server.end(signal.SIGTERM)
