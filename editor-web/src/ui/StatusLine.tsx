@@ -4,6 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { cycleTheme, theme } from "../model/theme";
 import type { Shell } from "../model/shell";
 import type { Status } from "../model/types";
+import { Running } from "./Running";
 
 const SAVING_SHOWN_MS = 300;
 const LANGUAGES: Record<string, string> = {
@@ -20,6 +21,7 @@ export function StatusLine({ shell }: { shell: Shell }) {
     <footer class="status-line">
       <StatusWord shell={shell} status={workspace.status.value} />
       <span class="spacer" />
+      <Running shell={shell} />
       {role !== "owner" && <span class="quiet">{role}</span>}
       {active?.kind === "text" && (
         <>

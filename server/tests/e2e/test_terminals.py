@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from .conftest import Person, Server
-from .story import join, land, share, status, text, type_at_start
+from .story import join, land, run, share, status, text, type_at_start
 
 pytestmark = pytest.mark.e2e
 
@@ -133,3 +133,28 @@ def test_a_phone_has_the_keys_that_its_keyboard_lacks(server: Server, person: Pe
     keys.get_by_role("button", name="Up", exact=True).tap()
     ada.keyboard.press("Enter")
     expect(screen(ada)).to_contain_text(re.compile("narrow.*narrow.*narrow.*narrow", re.DOTALL))
+
+
+def test_everyone_sees_what_runs_and_those_who_may_stop_it(server: Server, person: Person) -> None:
+    ada, bob, vic = person(), person(), person(viewport={"width": 390, "height": 780})
+    land(ada, server.url)
+    join(bob, share(ada), "Bob")
+    vic.goto(share(ada, "view"))
+    vic.get_by_role("button", name=re.compile("Join")).click()
+    expect(text(vic)).to_be_visible()
+    type_at_start(ada, "import time; time.sleep(50)\n")
+    expect(status(ada)).to_have_text(re.compile("Saved"))
+    run(ada)
+    text(ada).click()
+    open_terminal(ada)
+    for page in (ada, bob, vic):
+        page.get_by_role("button", name="2 running").click()
+        running = page.get_by_role("dialog", name="What runs")
+        expect(running).to_contain_text("main.py")
+        expect(running).to_contain_text("Shell")
+    expect(vic.get_by_role("button", name=re.compile("^Stop"))).to_have_count(0)
+    bob.get_by_role("button", name="Stop main.py").click()
+    for page in (ada, bob, vic):
+        expect(page.get_by_role("button", name="1 running")).to_be_visible()
+    bob.get_by_role("dialog", name="What runs").get_by_role("button", name="Shell", exact=False).first.click()
+    expect(screen(bob)).to_contain_text("/work $")
