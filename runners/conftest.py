@@ -9,12 +9,25 @@ from functools import partial
 
 import pytest
 import pytest_asyncio
-from deploy.engine import Missing, Refused, engine, prepare
+from deploy.engine import TESTED, Missing, Refused, engine, prepare
 
 from atelier_runner import Backend, Limits, open_docker, open_local
 
 Open = Callable[..., AbstractAsyncContextManager[Backend]]
 CARRIERS = ["local", pytest.param("docker", marks=pytest.mark.docker)]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the languages whose images take long to build, unless all of them are there: ATELIER_TEST_IMAGES=all."""
+    if os.environ.get("ATELIER_TEST_IMAGES") == "all":
+        return
+    left_out = []
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        if params.get("backend") == "docker" and params.get("name", "c") not in TESTED:
+            left_out.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass, field
 
 import pytest
-from deploy.engine import TESTED
 
 from atelier_runner import Backend, Limits, Reason, Spec
 from atelier_runner.languages import find_tools, load_languages
@@ -96,15 +95,8 @@ async def test_every_language_has_a_case_and_those_of_the_tests_are_here() -> No
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def require(backend: Backend, name: str) -> None:
-    """Skip where the carrier lacks a language that `make test` need not have."""
-    if name not in TESTED and not (await backend.languages())[name].info.version:
-        pytest.skip(f"no image of {name}: python -m deploy.engine prepare all")
-
-
 @pytest.mark.parametrize("name", LANGUAGES)
 async def test_a_program_of_two_files_with_an_argument_and_input(backend: Backend, name: str) -> None:
-    await require(backend, name)
     case = CASES[name]
     files = {case.entry: case.source, **case.files}
     spec = Spec(
@@ -122,7 +114,6 @@ async def test_a_program_of_two_files_with_an_argument_and_input(backend: Backen
 
 @pytest.mark.parametrize("name", LANGUAGES)
 async def test_an_error_is_said_and_what_cannot_be_compiled_is_called_so(backend: Backend, name: str) -> None:
-    await require(backend, name)
     case = CASES[name]
     out, err, result = await finished(
         backend, Spec(name, case.entry, {case.entry: case.broken.encode()}, LIMITS)

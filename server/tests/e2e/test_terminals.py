@@ -152,7 +152,8 @@ def test_everyone_sees_what_runs_and_those_who_may_stop_it(server: Server, perso
         running = page.get_by_role("dialog", name="What runs")
         expect(running).to_contain_text("main.py")
         expect(running).to_contain_text("Shell")
-    expect(vic.get_by_role("button", name=re.compile("^Stop"))).to_have_count(0)
+    what = vic.get_by_role("dialog", name="What runs")
+    expect(what.get_by_role("button", name=re.compile("^Stop"))).to_have_count(0)
     bob.get_by_role("button", name="Stop main.py").click()
     for page in (ada, bob, vic):
         expect(page.get_by_role("button", name="1 running")).to_be_visible()
