@@ -5,7 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("first_load", "start", "run_start", "two_people", "history")
+NAMES = (
+    "first_load", "start", "run_start", "two_people", "history",
+    "runs.echo", "runs.cancel", "runs.flood", "runs.sustained", "runs.leftovers",
+)  # fmt: skip
 
 
 def main() -> int:

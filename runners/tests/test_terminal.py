@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import pytest
 
@@ -19,6 +20,7 @@ from atelier_runner import (
     Spec,
     SpecInvalid,
     Window,
+    open_local,
 )
 
 LIMITS = Limits(wall_seconds=20, cpu_seconds=10, output_bytes=1 << 40)
@@ -104,6 +106,37 @@ async def test_ctrl_c_interrupts_the_program_and_not_the_shell(backend: Backend)
     await screen.until(b"still here")
 
 
+async def test_signals_work_also_where_the_server_ignores_them() -> None:
+    ignored = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTSTP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    try:
+        async with open_local(limits=LIMITS) as backend:
+            await backend.warm()
+            screen = await opened(backend)
+            await screen.type(b"sleep 100; echo after $?\n")
+            await screen.until(b"$?\r\n")
+            await asyncio.sleep(0.2)
+            await screen.type(b"\x03")
+            await screen.until(b"^C")
+            await screen.type(b"cat\n")
+            await screen.until(b"cat\r\n")
+            await asyncio.sleep(0.2)
+            await screen.type(b"\x1a")
+            await screen.until(b"Stopped")
+            program = b"import time\ntry: print('on', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('caught')"
+            run = await backend.start(Spec("python", "m.py", {"m.py": program}, LIMITS))
+            printed = b""
+            async for event in backend.events(run):
+                if isinstance(event, Output):
+                    printed += event.data
+                    if printed == b"on\n":
+                        await backend.signal(run, "INT")
+            assert printed == b"on\ncaught\n"
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 async def test_jobs_stop_and_go_on(backend: Backend) -> None:
     screen = await opened(backend)
     await screen.type(b"sleep 50\n")
@@ -143,6 +176,7 @@ async def test_python_and_node_have_prompts(backend: Backend) -> None:
         await screen.until(prompt)
         await screen.type(b"6 * 7\n")
         await screen.until(b"42")
+        await screen.until(prompt)  # between two reads a terminal takes the end of input for a character
         await backend.write(screen.run, b"", close=True)
         assert (await screen.ended()).reason is Reason.EXITED
 

@@ -172,6 +172,7 @@ def park(streams: tuple[int, int, int], specs: int, marks: int, gate: int) -> di
             file.write("900")  # the program goes before the agent, so that the agent can still report
     except OSError:
         pass
+    renew_signals()
     renew_interpreter()
     with open(3, "rb", buffering=0) as file:
         spec: dict = json.loads(file.readall() or b"{}")
@@ -187,6 +188,15 @@ def park(streams: tuple[int, int, int], specs: int, marks: int, gate: int) -> di
     os.environ.clear()
     os.environ.update(spec["env"])
     return spec
+
+
+def renew_signals() -> None:
+    """Put back what a new session has: a server that was started in the background may ignore or block some of them."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # Python itself ignores these
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def renew_interpreter() -> None:

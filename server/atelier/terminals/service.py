@@ -56,8 +56,8 @@ class Terminals:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for held in list(self._held.values()):
-            await held.end("The server was stopped.")
+        ending = [held.end("The server was stopped.") for held in self._held.values()]
+        await asyncio.gather(*ending, return_exceptions=True)
         if self._driving:
             await asyncio.wait(self._driving, timeout=_ENDING_SECONDS)
         await self._tasks.cancel()
