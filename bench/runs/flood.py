@@ -7,6 +7,7 @@ as they can, to the last byte.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import httpx2
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from bench.gates import missed
 from bench.served import served
@@ -45,7 +47,8 @@ async def terminal(http: httpx2.AsyncClient, url: str, session: str, token: str)
             if isinstance(message, bytes):
                 place += len(message)
                 came += len(message)
-                await socket.send(json.dumps({"type": "shown", "place": place}))
+                with contextlib.suppress(ConnectionClosed):  # the last bytes and the end may come together
+                    await socket.send(json.dumps({"type": "shown", "place": place}))
             elif (said := json.loads(message))["type"] == "from":
                 place = said["place"]
     return came
