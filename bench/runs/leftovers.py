@@ -28,6 +28,8 @@ PROGRAMS = (
     b"import socket, time\ns = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(); print(4, flush=True); time.sleep(60)",
 )
 AT_ONCE = 6
+DYING = 1.0
+"""Seconds until the kernel has buried what was killed last: only then can the next start take its groups away."""
 LIVES = (1.0, 8.0)
 """Seconds until the supervisor is killed."""
 
@@ -120,8 +122,8 @@ def main() -> int:
     before = traces()
     seed = random.SystemRandom().randrange(1 << 30)
     done, kills = asyncio.run(kill_again_and_again(options.runs, seed))
+    time.sleep(DYING)
     asyncio.run(start_and_end())
-    time.sleep(1)
     after = traces()
     print(f"{done:,} runs, {kills} kills of their supervisor (seed {seed})")
     return missed([(f"{kind} left", float(len(after[kind] - before[kind])), 0.0) for kind in before])
