@@ -27,6 +27,8 @@ LIMITS = Limits(wall_seconds=20, cpu_seconds=10, output_bytes=1 << 40)
 FILES = {"hello.py": b"name = input('Who? ')\nprint(f'Hello {name}')\n", "notes.txt": b"x\n"}
 
 
+# Says when it is there, and then waits to be interrupted.
+WAITING = b"""python3 -c 'import time; print("u" + "p", flush=True); time.sleep(90)'"""
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -97,9 +99,8 @@ async def test_what_is_typed_is_echoed_and_a_password_is_not(backend: Backend) -
 
 async def test_ctrl_c_interrupts_the_program_and_not_the_shell(backend: Backend) -> None:
     screen = await opened(backend)
-    await screen.type(b"sleep 100; echo after $?\n")
-    await screen.until(b"$?\r\n")
-    await asyncio.sleep(0.2)
+    await screen.type(WAITING + b"; echo after $?\n")
+    await screen.until(b"up\r\n")
     await screen.type(b"\x03")
     await screen.until(b"^C")
     await screen.type(b"echo still he''re\n")
@@ -113,14 +114,12 @@ async def test_signals_work_also_where_the_server_ignores_them() -> None:
         async with open_local(limits=LIMITS) as backend:
             await backend.warm()
             screen = await opened(backend)
-            await screen.type(b"sleep 100; echo after $?\n")
-            await screen.until(b"$?\r\n")
-            await asyncio.sleep(0.2)
+            await screen.type(WAITING + b"; echo after $?\n")
+            await screen.until(b"up\r\n")
             await screen.type(b"\x03")
             await screen.until(b"^C")
-            await screen.type(b"cat\n")
-            await screen.until(b"cat\r\n")
-            await asyncio.sleep(0.2)
+            await screen.type(WAITING + b"\n")
+            await screen.until(b"up\r\n")
             await screen.type(b"\x1a")
             await screen.until(b"Stopped")
             program = b"import time\ntry: print('on', flush=True); time.sleep(60)\nexcept KeyboardInterrupt: print('caught')"
@@ -139,9 +138,8 @@ async def test_signals_work_also_where_the_server_ignores_them() -> None:
 
 async def test_jobs_stop_and_go_on(backend: Backend) -> None:
     screen = await opened(backend)
-    await screen.type(b"sleep 50\n")
-    await screen.until(b"sleep 50\r\n")
-    await asyncio.sleep(0.2)
+    await screen.type(WAITING + b"\n")
+    await screen.until(b"up\r\n")
     await screen.type(b"\x1a")
     await screen.until(b"Stopped")
     await screen.type(b"kill %1; wait; echo en''d\n")
@@ -190,9 +188,8 @@ async def test_the_end_of_input_ends_the_shell(backend: Backend) -> None:
 
 async def test_a_paste_larger_than_any_buffer_arrives_whole(backend: Backend) -> None:
     screen = await opened(backend)
-    await screen.type(b"stty raw -echo; head -c 300000 | cksum; stty sane; echo do''ne\n")
-    await screen.until(b"do''ne\r\n")
-    await asyncio.sleep(0.2)
+    await screen.type(b"stty raw -echo; echo rea''dy; head -c 300000 | cksum; stty sane; echo do''ne\n")
+    await screen.until(b"ready")
     await screen.type(b"a" * 300_000)
     await screen.until(b"300000")
     await screen.until(b"done")

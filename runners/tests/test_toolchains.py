@@ -93,9 +93,10 @@ async def test_every_language_has_a_case_and_those_of_the_tests_are_here() -> No
 
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+NAMES = [pytest.param(name, marks=pytest.mark.language(name)) for name in LANGUAGES]
 
 
-@pytest.mark.parametrize("name", LANGUAGES)
+@pytest.mark.parametrize("name", NAMES)
 async def test_a_program_of_two_files_with_an_argument_and_input(backend: Backend, name: str) -> None:
     case = CASES[name]
     files = {case.entry: case.source, **case.files}
@@ -112,7 +113,7 @@ async def test_a_program_of_two_files_with_an_argument_and_input(backend: Backen
     assert out.decode().replace("|", " ").split() == ["a", "line", "other"]
 
 
-@pytest.mark.parametrize("name", LANGUAGES)
+@pytest.mark.parametrize("name", NAMES)
 async def test_an_error_is_said_and_what_cannot_be_compiled_is_called_so(backend: Backend, name: str) -> None:
     case = CASES[name]
     out, err, result = await finished(

@@ -1,4 +1,4 @@
-"""The agent, standard library only, is the first process inside every sandbox: `agent.py`, and `collect.py` beside it.
+"""The agent, standard library only, is the first process inside every sandbox: `agent.py`, with its parts beside it.
 
 `library/` is what every Python of a sandbox finds on its path. Nothing here is ever imported by the host.
 """
@@ -16,6 +16,6 @@ LIBRARY = f"{FOLDER}/library"
 def inside(agent: bytes | None = None) -> dict[str, bytes]:
     """Return what a sandbox needs, by its path inside; `agent` replaces the agent's own source."""
     here = Path(__file__).parent
-    paths = [here / "agent.py", here / "collect.py", *sorted((here / "library").glob("*.py"))]
+    paths = [path for path in here.rglob("*.py") if path != here / "__init__.py"]
     found = {f"{FOLDER}/{path.relative_to(here)}": path.read_bytes() for path in paths}
     return found if agent is None else {**found, AGENT: agent}

@@ -32,6 +32,7 @@ import struct
 import types
 
 import collect  # type: ignore[import-not-found]
+from placing import Placing, write_all  # type: ignore[import-not-found]
 
 HEADER = struct.Struct(">IB")
 CHUNK = 64 * 1024
@@ -39,7 +40,6 @@ PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the 
 WORK = "/work"
 MARKS = 4  # where the child says that it has built (D) or could not (B); no program inherits it
 GATE = 5  # where it waits for leave to go on after that
-SET_WINDOW = 0x5414  # TIOCSWINSZ
 LIMITS = {
     "nofile": resource.RLIMIT_NOFILE,
     "nproc": resource.RLIMIT_NPROC,
@@ -127,12 +127,6 @@ def create(path: str, folders: set[str]) -> int:
             folders.add(folder)
     # The folder is new and empty, nobody else runs: no link can lie in the way, and O_EXCL follows none.
     return os.open(f"{WORK}/{path}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-
-
-def write_all(handle: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]
 
 
 def disk_full() -> bool:
@@ -283,54 +277,6 @@ def become_python(spec: dict) -> None:
         sys.exit(1)
 
 
-class Placing:
-    """A file that is put in place of another: written beside it, then renamed, so that nobody meets half of it.
-
-    What lies in the way (a link, a FIFO) is replaced, never opened; where the program may write, this may.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = f"{WORK}/{path}"
-        folder = os.path.dirname(self.path)
-        os.makedirs(folder, 0o755, exist_ok=True)
-        self.beside = f"{folder}/.atelier-{os.getpid()}-{id(self)}"
-        self.handle = os.open(self.beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-
-    def write(self, data: bytes) -> None:
-        """Take the next bytes."""
-        write_all(self.handle, data)
-
-    def finish(self, keep: bool) -> None:
-        """Put what was written in place, or throw it away."""
-        os.close(self.handle)
-        if keep:
-            os.rename(self.beside, self.path)
-        else:
-            os.unlink(self.beside)
-
-
-def open_terminal(window: list[int]) -> tuple[int, str]:
-    """Open a pseudo-terminal of [columns, rows]; returns its master and the path of the other side.
-
-    The other side stays open here, so that the master does not end before the program, or between two programs.
-    """
-    import termios
-
-    master, slave = os.openpty()
-    modes = termios.tcgetattr(slave)
-    modes[0] |= 0o40000  # IUTF8: erasing takes a whole character
-    termios.tcsetattr(slave, termios.TCSANOW, modes)
-    set_window(master, *window)
-    os.set_blocking(master, False)
-    return master, os.ttyname(slave)
-
-
-def set_window(master: int, columns: int, rows: int) -> None:
-    import fcntl
-
-    fcntl.ioctl(master, SET_WINDOW, struct.pack("HHHH", rows, columns, 0, 0))
-
-
 class Carrier:
     """The parent's side: host frames to the program's stdin, its output to the host, until it ends.
 
@@ -448,7 +394,9 @@ class Carrier:
             elif kind == ord("Q") and self.wanted is not None:
                 collect.collect(WORK, self.wanted, self.laid, send, live=True)
             elif kind == ord("W") and self.terminal and length == 4:
-                set_window(self.stdin, *struct.unpack(">HH", self.incoming[HEADER.size : end]))
+                import terminals  # type: ignore[import-not-found]
+
+                terminals.set_window(self.stdin, *struct.unpack(">HH", self.incoming[HEADER.size : end]))
             del self.incoming[:end]
         self.feed()
 
@@ -467,7 +415,7 @@ class Carrier:
             if kind == ord("F"):
                 size = struct.unpack_from(">H", payload)[0]
                 path, data = payload[2 : 2 + size].decode(), payload[2 + size :]
-                self.placing = Placing(path)
+                self.placing = Placing(WORK, path)
                 self.placing.write(data)
                 self.laid.begin(path, data)
             elif kind == ord("D"):
@@ -586,7 +534,9 @@ def main() -> None:
         spec = json.loads(spec_json)
         lower_limits(spec["rlimits"])
         if spec["terminal"]:
-            stdin, spec["tty"] = open_terminal(spec["terminal"])
+            import terminals  # type: ignore[import-not-found]
+
+            stdin, spec["tty"] = terminals.open_terminal(spec["terminal"])
             outputs = {stdin: b"O"}
     except OSError as error:
         kind = "disk" if error.errno in (errno.ENOSPC, errno.EFBIG) else "layout"
