@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from atelier.auth import Caller
-from atelier.errors import AtelierError, Forbidden, NotFound
+from atelier.errors import AtelierError, Forbidden, NotFound, Unavailable
 from atelier.files import Changes, write_back
 from atelier.runs import build_limits
 from atelier.sandbox import Changed, Collect, Exited, Looked, Output, Reason, RunLimits, RunSpec, Window
@@ -164,9 +164,13 @@ class Held:
             return
         async with self._looking:
             self._looked.clear()
-            await self._services.sandbox.look(self._sandbox_id)
-            with contextlib.suppress(TimeoutError):
+            try:
+                await self._services.sandbox.look(self._sandbox_id)
                 await asyncio.wait_for(self._looked.wait(), _LOOKED_SECONDS)
+            except TimeoutError:
+                pass  # it comes later
+            except AtelierError as error:
+                logger.warning("a terminal's files were not looked at", terminal=self.id, code=error.code)
 
     async def _write_back(self) -> None:
         """Put what was written into the session as edits of the person who entered the last line."""
@@ -180,6 +184,9 @@ class Held:
                 await self._changes.wrote(files, done.places)
         except (Forbidden, NotFound):
             await self._keep_to_itself(f"{self._author.display_name} may not edit any more")
+        except Unavailable as error:
+            logger.warning("files of a terminal wait", terminal=self.id, code=error.code)
+            self._written = {**files, **self._written}  # tried again at the next look
         except AtelierError as error:
             logger.warning("files of a terminal did not come back", terminal=self.id, code=error.code)
             await self._say(f"{len(files)} files could not be put into the session: {error.detail}")
