@@ -304,12 +304,12 @@ class Room:
         """Answer a client that says which state it has."""
         self.fall_behind(seat)
         shelf = await self._shelved()
-        position = shelf.position
+        own, position = protocol.step1(shelf.state()), shelf.position
         # The client takes our state for saved, so it has to be: what we have may be written and not yet synced.
         await self._services.log.sync(self.key, position)
         if seat not in self.seats:
             return
-        own = protocol.step1(shelf.state())
+        self.fall_behind(seat)  # an earlier answer may have ended meanwhile
         if not seat.hocuspocus and not seat.asked:
             seat.push(own)
         seat.asked = True

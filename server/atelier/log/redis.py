@@ -305,6 +305,9 @@ class RedisLog:
             return
         followed.last = entries[-1].position
         self._followers.tell(followed.document, entries)
+        self._acknowledge(followed)
+
+    def _acknowledge(self, followed: _Followed) -> None:
         while followed.written and followed.written[0].positions[-1] <= followed.last:
             self._done(followed.written.pop(0))
 
@@ -316,6 +319,7 @@ class RedisLog:
         if not followed.begun.is_set():
             followed.last = last
             followed.begun.set()
+            self._acknowledge(followed)  # written while somebody else followed
             missed, followed.missed = followed.missed, []
             if not all(self._told(followed, told) for told in missed):
                 self._catch_up_soon(followed)

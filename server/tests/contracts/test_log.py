@@ -238,6 +238,18 @@ async def test_an_append_that_nobody_waits_for_any_more_is_kept_and_told(log: Lo
     assert list((await log.read(KEY)).tail) == heard
 
 
+async def test_an_append_ends_whoever_comes_and_goes_meanwhile(log: Log) -> None:
+    for n in range(100):
+        end = log.follow(KEY, lambda _: None)
+        appending = asyncio.create_task(log.append(KEY, edits(str(n))))
+        await asyncio.sleep(0.0002 * (n % 20))
+        end()
+        end = log.follow(KEY, lambda _: None)
+        async with asyncio.timeout(10):
+            await appending
+        end()
+
+
 async def test_nothing_appended_is_nothing(log: Log) -> None:
     assert await log.append(KEY, []) == []
     assert (await log.read(KEY)).tail == ()

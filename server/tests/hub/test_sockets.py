@@ -134,6 +134,16 @@ async def test_the_state_comes_before_synced_and_synced_comes_last(place: World)
         assert str(doc.get("content", type=Text)) == "all of it"
 
 
+async def test_whoever_asks_twice_at_once_is_answered_twice(place: World) -> None:
+    document = await place.put("Ada", "twice.txt", "all of it")
+    async with y_socket(place, document) as socket:
+        for _ in range(2):
+            await socket.send(EMPTY_STEP1)
+        answers = 0
+        while answers < 2:
+            answers += (await heard(socket))[:2] == b"\x00\x01"
+
+
 async def test_a_large_document_comes_in_parts_and_ends_with_an_empty_step2(place: World) -> None:
     document = await place.put("Ada", "large.txt", "")
     parts = [update_of(str(n) * 60_000) for n in range(8)]
