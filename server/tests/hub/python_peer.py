@@ -70,6 +70,11 @@ class PythonPeer(Peer):
                 for n in range(arguments["letters"]):
                     self.content += str(n % 10)
                     await asyncio.sleep(arguments["pause"] / 1000)
+            case "waiting":
+                # A new document that is given everything at once takes in what this one may not have looked at again.
+                whole: Doc[Text] = Doc()
+                whole.apply_update(self.doc.get_update())
+                return {"lacks nothing": whole.get_state() == self.doc.get_state()}
             case _:
                 raise ValueError(action)
 
@@ -103,11 +108,13 @@ class PythonPeer(Peer):
 
     async def state(self) -> dict[str, Any]:
         """Return what the client knows now."""
+        # yrs names clients of whom it has nothing that could be taken in yet; Yjs does not.
+        clocks = {client: clock for client, clock in decode(bytes(self.doc.get_state())).items() if clock}
         return {
             "text": str(self.content),
             "synced": self._provider is not None and self._provider.synced.is_set(),
             "saved": False,  # it is not told
             "unsynced": 0,
             "closed": None,
-            "vector": encode(decode(bytes(self.doc.get_state()))).hex(),
+            "vector": encode(clocks).hex(),
         }

@@ -207,7 +207,7 @@ class Schedule:
             ) == len(found):
                 return states[0][what]
             if time.monotonic() > end:
-                raise AssertionError(difference(peers, states, what))
+                raise AssertionError(await difference(peers, states, what))
             await asyncio.sleep(0.01)
 
     async def compare(self) -> None:
@@ -232,8 +232,11 @@ class Schedule:
             assert await map_of(log, document_key(self.place.session, "tree"), "files") == tree
 
 
-def difference(peers: list[Peer], states: list[dict[str, Any]], what: str) -> str:
-    """Say of each client what it thinks of itself, and where it differs from the first."""
+async def difference(peers: list[Peer], states: list[dict[str, Any]], what: str) -> str:
+    """Say of each client what it thinks of itself, where it differs from the first, and what waits in it.
+
+    Then all connect again: who was not told something differs no more, who did not take it in may.
+    """
     lines = []
     for peer, state in zip(peers, states, strict=True):
         mine, first = state[what], states[0][what]
@@ -245,8 +248,18 @@ def difference(peers: list[Peer], states: list[dict[str, Any]], what: str) -> st
         )
         lines.append(
             f"{peer.name}: synced {state['synced']}, unsynced {state['unsynced']}, closed {state['closed']}, "
-            f"vector {state['vector']}, {what} {same}"
+            f"vector {state['vector']}, {what} {same}; waits: {await peer.do('waiting')}"
         )
+    for peer in peers:
+        await peer.do("disconnect")
+    await asyncio.sleep(1)
+    for peer in peers:
+        await peer.do("connect")
+    await asyncio.sleep(5)
+    again = [await peer.state() for peer in peers]
+    for peer, state in zip(peers, again, strict=True):
+        same = [state[what], state["vector"]] == [again[0][what], again[0]["vector"]]
+        lines.append(f"{peer.name} after it connected again: {'the same' if same else 'other still'}")
     return "\n".join(["they do not come together", *lines])
 
 

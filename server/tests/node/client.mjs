@@ -200,6 +200,12 @@ const actions = {
     clients.delete(client);
   },
   state: ({ client }) => state(clients.get(client)),
+  // What has come and cannot be taken in yet: after which ids.
+  waiting({ client }) {
+    const { pendingStructs, pendingDs } = clients.get(client).doc.store;
+    const size = pendingStructs?.update.length ?? 0;
+    return { structs: size, missing: [...(pendingStructs?.missing ?? [])], deletions: pendingDs?.length ?? 0 };
+  },
 };
 
 createInterface({ input: process.stdin }).on("line", async (line) => {
