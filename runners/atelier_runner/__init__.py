@@ -17,6 +17,7 @@ from atelier_runner.model import (
     LeftOut,
     Limits,
     Looked,
+    Network,
     Output,
     Reason,
     Spec,
@@ -24,6 +25,7 @@ from atelier_runner.model import (
     Window,
 )
 from atelier_runner.opening import open_backend
+from atelier_runner.outward import Outward
 
 __all__ = [
     "Backend",
@@ -40,7 +42,9 @@ __all__ = [
     "LeftOut",
     "Limits",
     "Looked",
+    "Network",
     "Output",
+    "Outward",
     "Reason",
     "RunUnknown",
     "RunnerError",

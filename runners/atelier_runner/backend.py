@@ -11,6 +11,7 @@ from atelier_runner.doctor import examine
 from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailable
 from atelier_runner.languages import Language
 from atelier_runner.model import Capabilities, Event, Exited, Output, Reason, Spec, Window
+from atelier_runner.outward import Outward
 from atelier_runner.run import Run
 
 MOST_RUNS = 64
@@ -22,7 +23,9 @@ MOST_UNREAD = 256
 class Backend:
     """Starts runs and streams their events. Made by `open_local` and `open_docker`."""
 
-    def __init__(self, carrier: Carrier, *, untrusted: bool) -> None:
+    def __init__(self, carrier: Carrier, *, untrusted: bool, outward: Outward | None = None) -> None:
+        self.outward = outward or Outward()
+        """The way out of programs that have a network."""
         self._carrier = carrier
         self._untrusted = untrusted
         self._runs: dict[str, Run] = {}
@@ -109,7 +112,7 @@ class Backend:
             )
         sandbox = await self._carrier.take(language, spec.limits)
         name = secrets.token_hex(8)
-        run = Run(spec, language, sandbox)
+        run = Run(spec, language, sandbox, self.outward)
         self._runs[name] = run
         self._tasks[name] = asyncio.create_task(self._drive(name, run, sandbox), name=f"run-{name}")
         return name
@@ -189,3 +192,4 @@ class Backend:
             run.stop(Reason.CANCELLED, files=False)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await asyncio.gather(*self._closing, return_exceptions=True)
+        self.outward.close()

@@ -62,7 +62,8 @@ ETC = {
 # Public parts of this machine's /etc that its programs need to start.
 ETC_BOUND = (
     "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types", "/etc/java-*", "/etc/R", "/etc/php",
-    "/etc/matplotlibrc", "/etc/fonts",
+    "/etc/matplotlibrc", "/etc/fonts", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
 )  # fmt: skip
 
 

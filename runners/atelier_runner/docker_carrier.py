@@ -30,6 +30,7 @@ from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.images import LANGUAGE_LABEL, TOOL_LABEL, VERSION_LABEL
 from atelier_runner.languages import Language, imaged
 from atelier_runner.model import Limits
+from atelier_runner.outward import Outward
 from atelier_runner.pool import Pool
 from atelier_runner.processes import tree_usage
 
@@ -169,10 +170,11 @@ async def open_docker(
     untrusted: bool = False,
     agent: bytes | None = None,
     read_groups: bool = True,
+    outward: Outward | None = None,
 ) -> AsyncIterator[Backend]:
     """Open the engine at a Unix socket. `limits` are those that waiting containers are prepared for; `runtime` is one that
     the engine lists (in untrusted mode gVisor where there is one); `untrusted` refuses to run with a control missing;
-    `agent` (its source) and `read_groups` replace what would be found.
+    `agent` (its source), `read_groups` and `outward` replace what would be found.
 
     Raises:
         SandboxUnavailable: no engine answers there, it lacks the runtime, or the docker package is missing.
@@ -207,7 +209,7 @@ async def open_docker(
         )  # fmt: skip
         stack.push_async_callback(carrier.close)
         await carrier.begin()
-        backend = Backend(carrier, untrusted=untrusted)
+        backend = Backend(carrier, untrusted=untrusted, outward=outward)
         stack.push_async_callback(backend.close)
         yield backend
 

@@ -21,13 +21,15 @@ SPEC, FILE, MORE, GO, STDIN, STDIN_END, WINDOW, DELETE, LOOK, SIGNAL, BUILT = b"
 # agent to host
 READY, BEGUN, STDOUT, STDERR, EXIT, FAILED = b"RBOEXP"
 FILES = CHANGED, ADDED, DELETED, LEFT_OUT = b"NADL"
+# of a connection, in both directions
+NETWORK = CONNECTED, CARRIED, ENDED, CREDIT, BROKEN = b"JTHVZ"
 
 
 class BadFrame(Exception):
     """What came from the sandbox is not a frame."""
 
 
-def encode(kind: int, payload: bytes = b"") -> bytes:
+def encode(kind: int, payload: bytes | memoryview = b"") -> bytes:
     """Return one frame."""
     return HEADER.pack(len(payload), kind) + payload
 

@@ -23,6 +23,7 @@ from atelier_runner.cgroups import Groups
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.languages import Language, find_tools, load_languages
 from atelier_runner.model import Limits
+from atelier_runner.outward import Outward
 from atelier_runner.pool import Pool
 from atelier_runner.processes import kill_orphans, tree_usage
 from atelier_runner.sandbox import LocalLauncher, Setup, identities
@@ -113,9 +114,10 @@ async def open_local(
     groups: Groups | None = None,
     bwrap: str | None = None,
     agent: bytes | None = None,
+    outward: Outward | None = None,
 ) -> AsyncIterator[Backend]:
     """Open the backend. `limits` are those that waiting sandboxes are prepared for; `untrusted` refuses to run with a
-    control missing; `groups`, `bwrap` and `agent` (its source) replace what would be found."""
+    control missing; `groups`, `bwrap`, `agent` (its source) and `outward` replace what would be found."""
     tools = find_tools()
     languages = asyncio.create_task(asyncio.to_thread(load_languages, tools), name="languages")
     program = bwrap or bubblewrap.find()
@@ -144,7 +146,7 @@ async def open_local(
         pool = await stack.enter_async_context(Pool(launcher, limits or Limits(), pool_size))
         carrier = LocalCarrier(languages, pool, setup)
         stack.push_async_callback(carrier.close)
-        backend = Backend(carrier, untrusted=untrusted)
+        backend = Backend(carrier, untrusted=untrusted, outward=outward)
         stack.push_async_callback(backend.close)
         yield backend
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -13,6 +14,8 @@ MIB = 1024 * 1024
 PATH_BYTES = 1024
 COMPONENT_BYTES = 255
 MOST_COLUMNS = 1000
+MOST_HOSTS = 64
+HOST = re.compile(r"(?:[a-z0-9_.-]{1,253}|[0-9a-f:]{2,45}):[0-9]{1,5}")
 # What tools leave behind and nobody wants to have in their files: names of files and folders, or `*` and an ending.
 IGNORED = (
     "__pycache__", "*.pyc", "node_modules", ".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints",
@@ -110,6 +113,28 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """What a program may reach, through the runner's proxy and nothing else."""
+
+    hosts: tuple[str, ...] | None = None
+    """`name:port` each, in lower case, exactly these; None: any public address, at the ports that the runner allows."""
+    private: bool = False
+    """Whether the named hosts may have private addresses: only the runner itself says so, never a caller from outside."""
+
+    def check(self) -> None:
+        """Raise SpecInvalid `host_invalid` for what is no host with its port."""
+        if self.hosts is None:
+            if self.private:
+                raise SpecInvalid("host_invalid", "Private addresses may be reached by name alone.")
+            return
+        if len(self.hosts) > MOST_HOSTS:
+            raise SpecInvalid("host_invalid", f"At most {MOST_HOSTS} hosts can be named.")
+        for host in self.hosts:
+            if not HOST.fullmatch(host) or not 0 < int(host.rpartition(":")[2]) < 65536:
+                raise SpecInvalid("host_invalid", f"{host[:80]!r} is not a host as name:port.")
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One execution. `files` are laid out beneath the working folder; `entry` is one of them.
 
@@ -130,6 +155,8 @@ class Spec:
     collect: Collect | None = None
     """None: what the program writes goes with it."""
     build: BuildLimits | None = None
+    network: Network | None = None
+    """None: it reaches nothing."""
 
     def check(self) -> None:
         """Raise SpecInvalid for a path, an entry, an argument or a limit that cannot be honoured."""
@@ -138,6 +165,8 @@ class Spec:
             self.build.of(self.limits).check()
         if self.terminal is not None:
             self.terminal.check()
+        if self.network is not None:
+            self.network.check()
         check_files(self.files, self.limits)
         if self.entry not in self.files and (self.entry or self.terminal is None):
             raise SpecInvalid("entry_not_found", f"The entry {self.entry!r} is not among the files.")

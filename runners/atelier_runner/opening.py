@@ -11,8 +11,9 @@ from atelier_runner.docker_carrier import open_docker
 from atelier_runner.docker_engine import DEFAULT_SOCKET
 from atelier_runner.local import open_local
 from atelier_runner.model import Limits
+from atelier_runner.outward import Outward
 
-OPTIONS = {"embedded": {"untrusted"}, "docker": {"untrusted", "runtime"}}
+OPTIONS = {"embedded": {"untrusted", "ports"}, "docker": {"untrusted", "runtime", "ports"}}
 
 
 @asynccontextmanager
@@ -21,7 +22,8 @@ async def open_backend(
 ) -> AsyncIterator[Backend]:
     """Open `url`: embedded:// (this machine) or docker:// (its Docker engine; docker:///path/to/socket another).
 
-    `?untrusted=1` (or `untrusted`) refuses to run with a control missing; docker:// takes `runtime=runsc` too. `limits` are
+    `?untrusted=1` (or `untrusted`) refuses to run with a control missing; `ports=80,443` are those that programs with a network may
+    reach; docker:// takes `runtime=runsc` too. `limits` are
     those that waiting sandboxes are prepared for, `pool_size` is how many wait (of each language, in containers).
 
     Raises:
@@ -35,12 +37,23 @@ async def open_backend(
     if unknown := options.keys() - OPTIONS[parts.scheme]:
         raise ValueError(f"{parts.scheme}:// does not take {', '.join(sorted(unknown))}")
     untrusted = untrusted or options.get("untrusted") == "1"
+    outward = Outward(ports=_ports(options["ports"])) if "ports" in options else Outward()
     if parts.scheme == "embedded":
-        async with open_local(limits=limits, pool_size=pool_size, untrusted=untrusted) as backend:
+        async with open_local(
+            limits=limits, pool_size=pool_size, untrusted=untrusted, outward=outward
+        ) as backend:
             yield backend
     else:
         path, runtime = parts.path or DEFAULT_SOCKET, options.get("runtime")
         async with open_docker(
-            path, runtime=runtime, limits=limits, pool_size=pool_size, untrusted=untrusted
+            path, runtime=runtime, limits=limits, pool_size=pool_size, untrusted=untrusted, outward=outward
         ) as backend:
             yield backend
+
+
+def _ports(text: str) -> list[int]:
+    """Read `80,443`. Raises ValueError."""
+    ports = [int(port) if port.isascii() and port.isdigit() else 0 for port in text.split(",")]
+    if not all(0 < port < 65536 for port in ports):
+        raise ValueError(f"ports is a list like 80,443, not {text}")
+    return ports

@@ -25,12 +25,16 @@ from typing import Any
 from atelier_runner import frames
 from atelier_runner.bubblewrap import ENVIRONMENT, TERMINAL
 from atelier_runner.carrier import Sandbox
+from atelier_runner.channels import CONNECTIONS, WINDOW, Channels
 from atelier_runner.collection import Collection
 from atelier_runner.errors import SpecInvalid
 from atelier_runner.languages import Language
 from atelier_runner.model import MIB, SIGNALS, Event, Exited, Limits, Reason, Spec, Window, check_files
 from atelier_runner.outbox import Outbox
+from atelier_runner.outward import Outward
 from atelier_runner.processes import tree_usage
+from atelier_runner.proxy import ENVIRONMENT as PROXIED
+from atelier_runner.proxy import PORT, Proxy
 
 OPEN_FILES = 256
 CPUS = os.cpu_count() or 1
@@ -41,7 +45,7 @@ SOFT = (Reason.WALL_TIME, Reason.CPU_TIME, Reason.OUTPUT, Reason.CANCELLED)
 class Run:
     """Drives one spec in one sandbox; `events` is what came of it."""
 
-    def __init__(self, spec: Spec, language: Language, sandbox: Sandbox) -> None:
+    def __init__(self, spec: Spec, language: Language, sandbox: Sandbox, outward: Outward) -> None:
         self._spec = spec
         self._language = language
         self._sandbox = sandbox
@@ -66,6 +70,9 @@ class Run:
         self._tree_before = 0.0
         self._looking = 0
         self._found_now: Collection | None = None
+        self._channels: Channels | None = None
+        if spec.network is not None:
+            self._channels = Channels(sandbox.writer, Proxy(spec.network, outward).serve)
 
     @property
     def ended(self) -> bool:
@@ -102,11 +109,16 @@ class Run:
         await self._begun.wait()
         writer = self._sandbox.writer
         with contextlib.suppress(ConnectionError, RuntimeError):
-            for start in range(0, len(data), frames.CHUNK):
-                if self._ended:
+            view = memoryview(data)
+            while view:
+                count = min(len(view), frames.CHUNK)
+                if self._channels is not None:
+                    count = await self._channels.stdin.take(count)
+                if self._ended or not count:
                     return
-                writer.write(frames.encode(frames.STDIN, data[start : start + frames.CHUNK]))
+                writer.write(frames.encode(frames.STDIN, view[:count]))
                 await writer.drain()
+                view = view[count:]
             if close and not self._ended:
                 writer.write(frames.encode(frames.STDIN_END))
 
@@ -180,6 +192,8 @@ class Run:
                 await self._sandbox.measure()
             self._sandbox.kill()  # the program may have left others behind
             self._timer.cancel()
+            if self._channels is not None:
+                await self._channels.close()
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
@@ -230,15 +244,18 @@ class Run:
         spec, writer = self._spec, self._sandbox.writer
         language, window = self._language, spec.terminal
         terminal = {} if window is None else TERMINAL
+        way = {"port": PORT, "connections": CONNECTIONS, "window": WINDOW}
+        proxied = {} if spec.network is None else PROXIED
         head = {
             "argv": language.argv(spec.entry, tuple(spec.args)) if spec.entry else list(language.prompt),
             "build": language.build_argv(spec.entry) if spec.entry else [],
-            "env": {**ENVIRONMENT, **terminal, **language.env, **spec.env},
+            "env": {**ENVIRONMENT, **terminal, **proxied, **language.env, **spec.env},
             "fork": spec.entry if language.fork and window is None else None,
             "terminal": None if window is None else [window.columns, window.rows],
             "tty": "",
             "collect": None if spec.collect is None else asdict(spec.collect),
             "staged": self._build is not None,
+            "network": None if spec.network is None else way,
             "rlimits": {"nofile": OPEN_FILES, "fsize": spec.limits.disk_mb * MIB},
             "build_rlimits": self._rlimits(self._build or spec.limits),
             "program_rlimits": self._rlimits(spec.limits),
@@ -279,6 +296,8 @@ class Run:
                 await self._built()
             elif self._looking and kind in frames.FILES:
                 await self._found(kind, payload)
+            elif self._channels is not None and kind in frames.NETWORK:
+                self._channels.take(kind, payload)
             elif kind == frames.EXIT:
                 self._agent_said = frames.json_object(payload)
                 return

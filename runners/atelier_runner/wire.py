@@ -25,6 +25,7 @@ from atelier_runner.model import (
     LeftOut,
     Limits,
     Looked,
+    Network,
     Output,
     Reason,
     Spec,
@@ -115,6 +116,7 @@ def spec_head(spec: Spec) -> dict[str, Any]:
         "terminal": None if spec.terminal is None else [spec.terminal.columns, spec.terminal.rows],
         "collect": None if spec.collect is None else asdict(spec.collect),
         "build": None if spec.build is None else asdict(spec.build),
+        "network": None if spec.network is None else {"hosts": spec.network.hosts},
     }
 
 
@@ -189,7 +191,18 @@ def read_spec(head: Mapping[str, Any], blobs: list[bytes]) -> Spec:
         terminal=None if terminal is None else Window(*terminal),
         collect=None if collect is None else read_collect(collect),
         build=None if head.get("build") is None else read_build(head["build"]),
+        network=None if head.get("network") is None else read_network(head["network"]),
     )
+
+
+def read_network(given: object) -> Network:
+    """Return what a program may reach. That hosts may have private addresses is nobody's to say from outside. Raises BadMessage."""
+    if not isinstance(given, dict) or given.keys() != {"hosts"}:
+        raise BadMessage("network is an object with hosts")
+    hosts = given["hosts"]
+    if hosts is not None and not (isinstance(hosts, list) and all(isinstance(host, str) for host in hosts)):
+        raise BadMessage("network.hosts is a list of texts, or null")
+    return Network(None if hosts is None else tuple(hosts))
 
 
 def read_collect(given: object) -> Collect:

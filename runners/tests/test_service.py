@@ -468,3 +468,26 @@ async def test_every_code_is_in_the_protocol_s_description() -> None:
             r"""(?:ServiceRefused\(\s*\d+,|SpecInvalid\()\s*"([a-z_]+)""", path.read_text()
         ):
             assert f"`{code}`" in text, code
+
+
+async def test_a_run_may_be_given_a_network_and_never_private_addresses(backend: Backend) -> None:
+    program = "import os\nprint(os.environ.get('HTTPS_PROXY'))"
+    async with serving(backend) as client:
+        assert printed(await client.events(await client.begin(program))) == b"None\n"
+        given = await client.begin(program, network={"hosts": None})
+        assert printed(await client.events(given)) == b"http://127.0.0.1:3128\n"
+        named = await client.begin(program, network={"hosts": ["example.org:443"]})
+        assert printed(await client.events(named)) == b"http://127.0.0.1:3128\n"
+        wrong: list[Any] = [
+            {"hosts": ["a:80"], "private": True},
+            {},
+            [],
+            "all",
+            {"hosts": "a:80"},
+            {"hosts": [1]},
+        ]
+        for network in wrong:
+            await client.refused(400, "bad_request", await client.start(program, network=network))
+        await client.refused(422, "host_invalid", await client.start(program, network={"hosts": ["a"]}))
+        figures = (await client.http.get("/metrics")).text
+        assert "atelier_runner_network_connections 0.0" in figures

@@ -34,6 +34,10 @@ import types
 import collect  # type: ignore[import-not-found]
 from placing import Placing, write_all  # type: ignore[import-not-found]
 
+TYPE_CHECKING = False  # importing costs, typing too
+if TYPE_CHECKING:
+    from network import Network  # type: ignore[import-not-found]
+
 HEADER = struct.Struct(">IB")
 CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
@@ -223,7 +227,7 @@ def build(spec: dict) -> None:
     if code:
         os.write(MARKS, b"B")
         os._exit(code if code > 0 else 128 - code)
-    if spec["staged"]:
+    if spec["staged"] or spec["network"]:
         os.write(MARKS, b"D")
         os.read(GATE, 1)
 
@@ -292,13 +296,16 @@ class Carrier:
         stage: tuple[int, int],
         wanted: dict | None,
         laid: collect.Laid,
+        network: Network | None,
     ) -> None:
+        self.network = network
         self.pid = pid
         self.stdin = stdin
         self.outputs = outputs
         self.terminal = stdin in outputs
         self.marks, self.gate = stage
         self.unbuilt = False
+        self.staged = False
         self.wanted = wanted
         self.laid = laid
         self.wakeup = wakeup
@@ -314,8 +321,11 @@ class Carrier:
             poller = select.poll()
             for handle in (*self.outputs, self.wakeup, *([] if self.marks < 0 else [self.marks])):
                 poller.register(handle, select.POLLIN)
-            if len(self.pending) < PENDING_STDIN:
+            # With a network nothing that comes exceeds its window, and input that nobody reads must not hold up the rest.
+            if self.network is not None or len(self.pending) < PENDING_STDIN:
                 poller.register(0, select.POLLIN)
+            if self.network is not None:
+                self.network.register(poller)
             if self.pending:
                 both = select.POLLIN if self.terminal else 0
                 poller.register(self.stdin, select.POLLOUT | both)
@@ -334,6 +344,8 @@ class Carrier:
                     self.host()
                 elif handle == self.stdin and event & ~select.POLLOUT:
                     self.feed()  # the program closed it
+                elif self.network is not None:
+                    self.network.handle(handle)
         if alone:
             end_everybody()
         for handle in list(self.outputs):
@@ -348,10 +360,18 @@ class Carrier:
         except BlockingIOError:
             return
         self.unbuilt = self.unbuilt or said == b"B"
-        if said == b"D":
+        if said == b"D" and self.staged:
             send(b"B")
+        elif said == b"D":
+            self.go_on()
         if not said:  # the program has begun, or has ended
             self.marks = -1
+
+    def go_on(self) -> None:
+        """Let the program begin, which has been built; what it may reach it reaches from now on."""
+        if self.network is not None:
+            self.network.open()
+        os.write(self.gate, b"G")
 
     def output(self, handle: int) -> bool:
         """Pass one chunk on; returns whether there may be more at once."""
@@ -380,15 +400,19 @@ class Carrier:
                 break
             if kind == ord("I") and self.stdin >= 0:
                 self.pending += self.incoming[HEADER.size : end]
+            elif kind == ord("I"):
+                self.took(length)  # nobody has it open
             elif kind == ord("C"):
                 if self.terminal:
                     self.pending += b"\4"  # what Ctrl+D types
                 else:
                     self.closing = True
             elif kind == ord("B"):
-                os.write(self.gate, b"G")
+                self.go_on()
             elif kind == ord("K") and length:
                 self.signal(self.incoming[HEADER.size])
+            elif kind in b"THVZ" and self.network is not None:
+                self.network.take(kind, bytes(self.incoming[HEADER.size : end]))
             elif kind in b"FMDG":
                 self.place(kind, bytes(self.incoming[HEADER.size : end]))
             elif kind == ord("Q") and self.wanted is not None:
@@ -440,20 +464,25 @@ class Carrier:
 
     def feed(self) -> None:
         """Write what stdin takes now."""
-        if self.stdin < 0:
-            self.pending.clear()
-            return
         try:
             while self.pending:
-                del self.pending[: os.write(self.stdin, self.pending[:CHUNK])]
+                count = os.write(self.stdin, self.pending[:CHUNK])
+                del self.pending[:count]
+                self.took(count)
         except BlockingIOError:
             return
         except OSError:  # the program closed its stdin
             self.closing = True
+            self.took(len(self.pending))
             self.pending.clear()
-        if self.closing:
+        if self.closing and self.stdin >= 0:
             os.close(self.stdin)
             self.stdin = -1
+
+    def took(self, count: int) -> None:
+        """Tell the host how much input has gone, where that has a window."""
+        if self.network is not None:
+            self.network.took(count)
 
     def reap(self) -> None:
         """Collect every child that ended: orphans fall to process 1."""
@@ -484,6 +513,18 @@ def end_everybody() -> None:
             os.waitpid(-1, 0)
         except ChildProcessError:
             return
+
+
+def open_network(spec: dict) -> Network | None:
+    """Open the way out, where there is one; what has to be built first is built without it."""
+    if spec["network"] is None:
+        return None
+    from network import Network
+
+    network = Network(spec["network"], send)
+    if not spec["build"]:
+        network.open()
+    return network  # type: ignore[no-any-return]
 
 
 def outcome(status: int) -> dict:
@@ -543,12 +584,14 @@ def main() -> None:
         fail(kind, str(error))
     except ValueError as error:
         fail("layout", str(error))
+    network = open_network(spec)
     wanted = spec["collect"]
     if wanted is not None:
         signal.signal(signal.SIGTERM, kill_everybody)
     write_all(specs_write, json.dumps(spec).encode())
     os.close(specs_write)
-    carrier = Carrier(pid, stdin, outputs, wakeup, (marks, gate), wanted, laid)
+    carrier = Carrier(pid, stdin, outputs, wakeup, (marks, gate), wanted, laid, network)
+    carrier.staged = spec["staged"]
     carrier.run(alone=wanted is not None)
     carrier.mark()
     assert carrier.status is not None

@@ -19,6 +19,13 @@ START = Histogram(
     "From a run's request, its files received, to its program's start",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
 )
+NETWORK_OPEN = Gauge(
+    "atelier_runner_network_connections", "Connections of programs that are carried at present"
+)
+NETWORK_BYTES = Gauge("atelier_runner_network_bytes", "Bytes carried for programs since the start, both ways")
+NETWORK_REFUSED = Gauge(
+    "atelier_runner_network_refused", "Connections of programs that were refused since the start", ["why"]
+)
 POOL = Gauge("atelier_runner_pool_sandboxes", "Sandboxes that wait, started")
 POOL_MEMORY = Gauge("atelier_runner_pool_memory_bytes", "Resident memory of the sandboxes that wait")
 
@@ -27,6 +34,11 @@ async def collect(runs: HostedRuns, options: Options) -> None:
     """Look at what is only known by looking."""
     RUNNING.set(runs.running)
     CAPACITY.set(options.runs)
+    outward = runs.backend.outward
+    NETWORK_OPEN.set(outward.open)
+    NETWORK_BYTES.set(outward.carried)
+    for why, count in outward.refused.items():
+        NETWORK_REFUSED.labels(why).set(count)
     sandboxes, memory = await runs.backend.idle()
     POOL.set(sandboxes)
     POOL_MEMORY.set(memory)

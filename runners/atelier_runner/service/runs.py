@@ -22,6 +22,7 @@ from typing import Any, Protocol, Self
 from atelier_runner.errors import RunUnknown, ServiceRefused, SpecInvalid
 from atelier_runner.journal import Journal
 from atelier_runner.model import MIB, Capabilities, Event, Exited, Reason, Spec, Started, Window
+from atelier_runner.outward import Outward
 from atelier_runner.service import metrics
 from atelier_runner.service.options import Options
 from atelier_runner.wire import INPUT_WINDOW, BadMessage, Told, read_limits
@@ -36,6 +37,8 @@ POLICIES = ("cancel", "keep")
 class Backend(Protocol):
     """What runs programs; see `atelier_runner.Backend`."""
 
+    @property
+    def outward(self) -> Outward: ...
     async def capabilities(self) -> Capabilities: ...
     async def start(self, spec: Spec) -> str: ...
     def events(self, run: str) -> AsyncIterator[Event]: ...
