@@ -2,6 +2,7 @@
 
 from atelier_runner.backend import Backend
 from atelier_runner.docker_carrier import open_docker
+from atelier_runner.environments import EnvironmentOptions
 from atelier_runner.errors import LanguageUnknown, RunnerError, RunUnknown, SandboxUnavailable, SpecInvalid
 from atelier_runner.local import open_local
 from atelier_runner.model import (
@@ -19,6 +20,7 @@ from atelier_runner.model import (
     Looked,
     Network,
     Output,
+    Packages,
     Reason,
     Spec,
     Started,
@@ -35,6 +37,7 @@ __all__ = [
     "Collect",
     "Collected",
     "Control",
+    "EnvironmentOptions",
     "Event",
     "Exited",
     "LanguageInfo",
@@ -45,6 +48,7 @@ __all__ = [
     "Network",
     "Output",
     "Outward",
+    "Packages",
     "Reason",
     "RunUnknown",
     "RunnerError",

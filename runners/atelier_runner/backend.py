@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 
 from atelier_runner.carrier import Carrier, Sandbox
 from atelier_runner.doctor import examine
+from atelier_runner.environments import Environments, Held, Preparing
 from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailable
 from atelier_runner.languages import Language
 from atelier_runner.model import Capabilities, Event, Exited, Output, Reason, Spec, Window
@@ -23,12 +25,20 @@ MOST_UNREAD = 256
 class Backend:
     """Starts runs and streams their events. Made by `open_local` and `open_docker`."""
 
-    def __init__(self, carrier: Carrier, *, untrusted: bool, outward: Outward | None = None) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        *,
+        untrusted: bool,
+        outward: Outward | None = None,
+        environments: Environments | None = None,
+    ) -> None:
         self.outward = outward or Outward()
         """The way out of programs that have a network."""
         self._carrier = carrier
+        self._environments = environments
         self._untrusted = untrusted
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, Run | Preparing] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._examination: asyncio.Task[Capabilities] | None = None
@@ -110,18 +120,41 @@ class Backend:
             raise SandboxUnavailable(
                 f"{MOST_RUNS} programs run at once already.", hint="Try again in a moment."
             )
+        held: Held | None = None
+        if spec.packages and self._environments is not None:
+            held = await self._environments.find(spec.packages)
+            if held is None:
+                return self._add(self._prepare(spec, language, self._environments), None, None)
+        try:
+            run, sandbox = await self._begin(language, spec, held)
+        except BaseException:
+            if held is not None:
+                held.let_go()
+            raise
+        return self._add(run, sandbox, held)
+
+    async def _begin(self, language: Language, spec: Spec, held: Held | None) -> tuple[Run, Sandbox]:
         sandbox = await self._carrier.take(language, spec.limits)
+        environments = {} if held is None else held.paths
+        return Run(spec, language, sandbox, self.outward, environments=environments), sandbox
+
+    def _prepare(self, spec: Spec, language: Language, environments: Environments) -> Preparing:
+        """Return a run whose packages are still to be installed."""
+        return Preparing(spec, partial(environments.prepare, spec.packages), partial(self._begin, language))
+
+    def _add(self, run: Run | Preparing, sandbox: Sandbox | None, held: Held | None) -> str:
         name = secrets.token_hex(8)
-        run = Run(spec, language, sandbox, self.outward)
         self._runs[name] = run
-        self._tasks[name] = asyncio.create_task(self._drive(name, run, sandbox), name=f"run-{name}")
+        self._tasks[name] = asyncio.create_task(self._drive(name, run, sandbox, held), name=f"run-{name}")
         return name
 
-    async def _drive(self, name: str, run: Run, sandbox: Sandbox) -> None:
+    async def _drive(
+        self, name: str, run: Run | Preparing, sandbox: Sandbox | None, held: Held | None
+    ) -> None:
         try:
             await run.drive()
         finally:
-            closing = asyncio.create_task(sandbox.close(), name=f"close-{name}")
+            closing = asyncio.create_task(_leave(sandbox, held), name=f"close-{name}")
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
             self._tasks.pop(name, None)
@@ -192,4 +225,16 @@ class Backend:
             run.stop(Reason.CANCELLED, files=False)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._environments is not None:
+            await self._environments.close()
         self.outward.close()
+
+
+async def _leave(sandbox: Sandbox | None, held: Held | None) -> None:
+    """Close a run's sandbox, and then what it used."""
+    try:
+        if sandbox is not None:
+            await sandbox.close()
+    finally:
+        if held is not None:
+            held.let_go()

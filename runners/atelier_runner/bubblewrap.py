@@ -23,6 +23,8 @@ from atelier_runner.model import MIB
 INSTALL_HINT = "Install bubblewrap: apt-get install bubblewrap"
 UID = 1000
 WORK = "/work"
+ENVIRONMENTS = "/environments"
+"""Installed packages, read-only; a folder that can be passed through, not listed."""
 FIGURES = ".atelier/figures"
 """Beneath the working folder: where a program's figures are put when it shows them."""
 HOST_NAME = "atelier"
@@ -87,8 +89,10 @@ def find() -> str | None:
     return shutil.which("bwrap", path=SYSTEM_PATH + ":" + os.environ.get("PATH", ""))
 
 
-def command(bwrap: str, python: str, tools: Iterable[Tool], *, disk_mb: int, handles: Handles) -> list[str]:
-    """Return the command line of one sandbox."""
+def command(
+    bwrap: str, python: str, tools: Iterable[Tool], *, disk_mb: int, handles: Handles, environments: str
+) -> list[str]:
+    """Return the command line of one sandbox; `environments` is the folder of installed packages here, or empty."""
     size = str(disk_mb * MIB)
     line = [
         bwrap,
@@ -107,6 +111,8 @@ def command(bwrap: str, python: str, tools: Iterable[Tool], *, disk_mb: int, han
     for tool in tools:
         if tool.bind is not None:
             line += ["--ro-bind", *tool.bind]
+    if environments:  # bubblewrap binds everything nosuid and nodev
+        line += ["--ro-bind", environments, ENVIRONMENTS]
     for path in (WORK, "/tmp"):
         line += ["--perms", "0755" if path == WORK else "1777", "--size", size, "--tmpfs", path]
     line += ["--remount-ro", "/", "--chdir", WORK, "--clearenv"]

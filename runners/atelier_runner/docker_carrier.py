@@ -26,6 +26,7 @@ from atelier_runner.carrier import Means, Sandbox
 from atelier_runner.docker_engine import DEFAULT_SOCKET, Engine, EngineRefused
 from atelier_runner.docker_meter import KillWatch, StatsMeter
 from atelier_runner.docker_sandbox import RUNNER_LABEL, DockerLauncher, Recipe
+from atelier_runner.environments import EnvironmentOptions, Environments, open_store
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.images import LANGUAGE_LABEL, TOOL_LABEL, VERSION_LABEL
 from atelier_runner.languages import Language, imaged
@@ -171,10 +172,12 @@ async def open_docker(
     agent: bytes | None = None,
     read_groups: bool = True,
     outward: Outward | None = None,
+    environments: EnvironmentOptions | None = None,
 ) -> AsyncIterator[Backend]:
     """Open the engine at a Unix socket. `limits` are those that waiting containers are prepared for; `runtime` is one that
     the engine lists (in untrusted mode gVisor where there is one); `untrusted` refuses to run with a control missing;
-    `agent` (its source), `read_groups` and `outward` replace what would be found.
+    `agent` (its source), `read_groups` and `outward` replace what would be found; `environments` are kept in a folder that the engine
+    finds under the same path.
 
     Raises:
         SandboxUnavailable: no engine answers there, it lacks the runtime, or the docker package is missing.
@@ -202,14 +205,21 @@ async def open_docker(
         languages = imaged(
             {name: (labels[TOOL_LABEL], labels[VERSION_LABEL]) for name, (_, labels) in images.items()}
         )
-        recipe = Recipe(identity(), runtime, marshal.dumps(inside(agent)), read_groups)
+        kept, outward = environments or EnvironmentOptions(), outward or Outward()
+        store = stack.enter_context(open_store(kept.folder, kept.all_mb))
+        recipe = Recipe(identity(), runtime, marshal.dumps(inside(agent)), read_groups, str(store.shelf))
         carrier = DockerCarrier(
             engine, recipe, languages, {name: image for name, (image, _) in images.items()},
             limits or Limits(), pool_size, pool_languages,
         )  # fmt: skip
         stack.push_async_callback(carrier.close)
         await carrier.begin()
-        backend = Backend(carrier, untrusted=untrusted, outward=outward)
+        backend = Backend(
+            carrier,
+            untrusted=untrusted,
+            outward=outward,
+            environments=Environments(store, kept, carrier, outward),
+        )
         stack.push_async_callback(backend.close)
         yield backend
 

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from atelier_runner import frames
 from atelier_runner.agent import AGENT, FOLDER, LIBRARY
-from atelier_runner.bubblewrap import ENVIRONMENT, HOST_NAME, SHM_BYTES, UID, WORK
+from atelier_runner.bubblewrap import ENVIRONMENT, ENVIRONMENTS, HOST_NAME, SHM_BYTES, UID, WORK
 from atelier_runner.docker_engine import Engine, EngineRefused
 from atelier_runner.docker_meter import GroupMeter, KillWatch, StatsMeter, group_of
 from atelier_runner.docker_stream import Line, connect
@@ -62,11 +62,20 @@ class Recipe:
     """What `agent.inside` returns, marshalled: of what reads that, any interpreter has all loaded already."""
     read_groups: bool
     """Whether to look for a container's control group on this machine."""
+    environments: str = ""
+    """The folder of installed packages, as the engine finds it; empty: none."""
 
 
 def table(image: str, limits: Limits, recipe: Recipe) -> dict[str, Any]:
     """Return the engine's table of one container."""
     size = f"size={limits.disk_mb * MIB}"
+    mounts = []
+    if (
+        recipe.environments
+    ):  # nobody gains anything by a set-user-ID file (no-new-privileges), or reaches a device
+        mounts.append(
+            {"Type": "bind", "Source": recipe.environments, "Target": ENVIRONMENTS, "ReadOnly": True}
+        )
     count = len(recipe.agent)
     boot = (
         f"import marshal,os,sys\ns=b''\nwhile len(s)<{count}:\n p=os.read(0,{count}-len(s))\n p or os._exit(0)\n s+=p\n"
@@ -94,6 +103,7 @@ def table(image: str, limits: Limits, recipe: Recipe) -> dict[str, Any]:
                 "/tmp": f"rw,exec,nosuid,nodev,mode=1777,{size}",
                 FOLDER: f"rw,noexec,nosuid,nodev,mode=0755,uid={UID},gid={UID},size={AGENT_BYTES}",
             },
+            "Mounts": mounts,
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges", f"seccomp={json.dumps(profile())}"],
             "MaskedPaths": list(MASKED), "ReadonlyPaths": list(READ_ONLY),

@@ -4,6 +4,7 @@ RunnerError
 ├── SandboxUnavailable   programs cannot run here (now); `hint` says how to mend it
 ├── LanguageUnknown      no such language, or its toolchain is missing
 ├── SpecInvalid          what was asked for is refused by name
+├── EnvironmentFailed    packages could not be installed; the detail says why
 ├── RunUnknown           no run has this id
 ├── EventsGone           events are asked for that are not kept any more
 ├── ReaderReplaced       somebody else reads a run's events now
@@ -36,6 +37,10 @@ class SpecInvalid(RunnerError):
     def __init__(self, code: str, detail: str, *, hint: str = "") -> None:
         super().__init__(detail, hint=hint)
         self.code = code
+
+
+class EnvironmentFailed(RunnerError):
+    """Packages could not be installed. What the tool said about it has been told meanwhile."""
 
 
 class RunUnknown(RunnerError):

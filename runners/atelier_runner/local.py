@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,6 +22,7 @@ from atelier_runner.agent import AGENT
 from atelier_runner.backend import Backend
 from atelier_runner.carrier import Means, Sandbox
 from atelier_runner.cgroups import Groups
+from atelier_runner.environments import EnvironmentOptions, Environments, open_store
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.languages import Language, find_tools, load_languages
 from atelier_runner.model import Limits
@@ -29,6 +32,8 @@ from atelier_runner.processes import kill_orphans, tree_usage
 from atelier_runner.sandbox import LocalLauncher, Setup, identities
 
 STAGE_PREFIX = "atelier-tools-"
+CACHE = Path("/var/cache/atelier")
+"""For environments whose own folder sandboxes cannot reach, as that of a server's data, which is closed to others."""
 
 
 class LocalCarrier:
@@ -115,9 +120,14 @@ async def open_local(
     bwrap: str | None = None,
     agent: bytes | None = None,
     outward: Outward | None = None,
+    environments: EnvironmentOptions | None = None,
 ) -> AsyncIterator[Backend]:
     """Open the backend. `limits` are those that waiting sandboxes are prepared for; `untrusted` refuses to run with a
-    control missing; `groups`, `bwrap`, `agent` (its source) and `outward` replace what would be found."""
+    control missing; `groups`, `bwrap`, `agent` (its source) and `outward` replace what would be found.
+
+    Raises:
+        ValueError: another process keeps its `environments` in the same folder.
+    """
     tools = find_tools()
     languages = asyncio.create_task(asyncio.to_thread(load_languages, tools), name="languages")
     program = bwrap or bubblewrap.find()
@@ -137,18 +147,36 @@ async def open_local(
                 tools = staged
             else:  # the only Python lies where nobody else may look: sandboxes stay this process's user
                 dedicated, spare = False, None
+        kept, outward = environments or EnvironmentOptions(), outward or Outward()
+        store = stack.enter_context(open_store(_reached(kept.folder, spare is not None), kept.all_mb))
         architecture = seccomp.machine()
         setup = Setup(
             program, tools, groups or Groups.of_this_process(),
             None if architecture is None else seccomp.compile_filter(architecture), dedicated, spare,
+            str(store.shelf),
         )  # fmt: skip
         launcher = await stack.enter_async_context(LocalLauncher(setup, agent))
         pool = await stack.enter_async_context(Pool(launcher, limits or Limits(), pool_size))
         carrier = LocalCarrier(languages, pool, setup)
         stack.push_async_callback(carrier.close)
-        backend = Backend(carrier, untrusted=untrusted, outward=outward)
+        backend = Backend(
+            carrier,
+            untrusted=untrusted,
+            outward=outward,
+            environments=Environments(store, kept, carrier, outward),
+        )
         stack.push_async_callback(backend.close)
         yield backend
+
+
+def _reached(folder: Path | None, other_users: bool) -> Path | None:
+    """Return the folder, or where sandboxes are other users that cannot get to it, one beneath /var/cache in its place."""
+    if folder is None or not other_users:
+        return folder
+    real = folder.resolve()
+    if all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents if parent.exists()):
+        return folder
+    return CACHE / hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
 
 
 @contextlib.contextmanager

@@ -35,6 +35,8 @@ class Reason(StrEnum):
     OUTPUT = "output"
     DISK = "disk"
     CANCELLED = "cancelled"
+    ENVIRONMENT = "environment"
+    """Its packages could not be installed, so it never began."""
     LOST = "lost"
 
 
@@ -112,6 +114,38 @@ class Collect:
     ignored: tuple[str, ...] = IGNORED
 
 
+MOST_PACKAGES = 200
+WANTED_CHARACTERS = 300
+# A name, perhaps extras, versions and a marker: nothing that could be an option, a path or an address.
+_PYTHON = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:[\s\[(<>=!~;][A-Za-z0-9 ._\-\[\],<>=!~*+;()'\"]*)?"
+)
+_NODE = re.compile(
+    r"(?:@[a-z0-9~-][a-z0-9._~-]*/)?[A-Za-z0-9~-][A-Za-z0-9._~-]*@[A-Za-z0-9 .*+^~<>=|-]*", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """What an environment holds: the packages that are asked for; what these need themselves comes with them."""
+
+    tool: str
+    """python (installed by uv) or node (by npm)."""
+    wanted: tuple[str, ...]
+    """For python requirements ("numpy>=2", PEP 508 without addresses), for node "name@range"."""
+
+    def check(self) -> None:
+        """Raise SpecInvalid `packages_invalid` for what is not a package of an index."""
+        shape = {"python": _PYTHON, "node": _NODE}.get(self.tool)
+        if shape is None:
+            raise SpecInvalid("packages_invalid", f"{self.tool[:20]!r} installs nothing; python and node do.")
+        if not 1 <= len(self.wanted) <= MOST_PACKAGES:
+            raise SpecInvalid("packages_invalid", f"An environment has 1 to {MOST_PACKAGES} packages.")
+        for text in self.wanted:
+            if len(text) > WANTED_CHARACTERS or "\n" in text or not shape.fullmatch(text):
+                raise SpecInvalid("packages_invalid", f"{text[:80]!r} is not a package of an index.")
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """What a program may reach, through the runner's proxy and nothing else."""
@@ -157,6 +191,8 @@ class Spec:
     build: BuildLimits | None = None
     network: Network | None = None
     """None: it reaches nothing."""
+    packages: tuple[Packages, ...] = ()
+    """What must be installed before it begins, at most once for each tool; nothing where they are there already."""
 
     def check(self) -> None:
         """Raise SpecInvalid for a path, an entry, an argument or a limit that cannot be honoured."""
@@ -167,6 +203,10 @@ class Spec:
             self.terminal.check()
         if self.network is not None:
             self.network.check()
+        for packages in self.packages:
+            packages.check()
+        if len({packages.tool for packages in self.packages}) < len(self.packages):
+            raise SpecInvalid("packages_invalid", "Packages of one tool are one environment.")
         check_files(self.files, self.limits)
         if self.entry not in self.files and (self.entry or self.terminal is None):
             raise SpecInvalid("entry_not_found", f"The entry {self.entry!r} is not among the files.")
@@ -219,7 +259,7 @@ class Started:
 class Output:
     seq: int
     stream: str
-    """stdout, stderr or terminal."""
+    """stdout, stderr or terminal; install for what is said while packages are installed, before `Started`."""
     data: bytes
 
 

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 from atelier_runner.backend import Backend
 from atelier_runner.docker_carrier import open_docker
 from atelier_runner.docker_engine import DEFAULT_SOCKET
+from atelier_runner.environments import EnvironmentOptions
 from atelier_runner.local import open_local
 from atelier_runner.model import Limits
 from atelier_runner.outward import Outward
@@ -18,16 +19,22 @@ OPTIONS = {"embedded": {"untrusted", "ports"}, "docker": {"untrusted", "runtime"
 
 @asynccontextmanager
 async def open_backend(
-    url: str, *, limits: Limits | None = None, pool_size: int = 2, untrusted: bool = False
+    url: str,
+    *,
+    limits: Limits | None = None,
+    pool_size: int = 2,
+    untrusted: bool = False,
+    environments: EnvironmentOptions | None = None,
 ) -> AsyncIterator[Backend]:
     """Open `url`: embedded:// (this machine) or docker:// (its Docker engine; docker:///path/to/socket another).
 
     `?untrusted=1` (or `untrusted`) refuses to run with a control missing; `ports=80,443` are those that programs with a network may
     reach; docker:// takes `runtime=runsc` too. `limits` are
-    those that waiting sandboxes are prepared for, `pool_size` is how many wait (of each language, in containers).
+    those that waiting sandboxes are prepared for, `pool_size` is how many wait (of each language, in containers);
+    `environments` says where installed packages are kept and come from.
 
     Raises:
-        ValueError: another scheme or option.
+        ValueError: another scheme or option, or another process keeps its environments in the same folder.
         SandboxUnavailable: no engine answers, it lacks the runtime, or the docker package is missing.
     """
     parts = urlsplit(url)
@@ -40,13 +47,23 @@ async def open_backend(
     outward = Outward(ports=_ports(options["ports"])) if "ports" in options else Outward()
     if parts.scheme == "embedded":
         async with open_local(
-            limits=limits, pool_size=pool_size, untrusted=untrusted, outward=outward
+            limits=limits,
+            pool_size=pool_size,
+            untrusted=untrusted,
+            outward=outward,
+            environments=environments,
         ) as backend:
             yield backend
     else:
         path, runtime = parts.path or DEFAULT_SOCKET, options.get("runtime")
         async with open_docker(
-            path, runtime=runtime, limits=limits, pool_size=pool_size, untrusted=untrusted, outward=outward
+            path,
+            runtime=runtime,
+            limits=limits,
+            pool_size=pool_size,
+            untrusted=untrusted,
+            outward=outward,
+            environments=environments,
         ) as backend:
             yield backend
 

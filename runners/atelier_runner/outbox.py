@@ -33,8 +33,7 @@ class Outbox:
     """One writer, one reader; numbers the events as they are read."""
 
     def __init__(self) -> None:
-        self._version: str | None = None
-        self._waiting: deque[_Piece | Changed | Looked] = deque()
+        self._waiting: deque[_Piece | Started | Changed | Looked] = deque()
         self._last: dict[str, _Piece] = {}
         """The newest waiting piece of each stream."""
         self._size = 0
@@ -46,8 +45,8 @@ class Outbox:
         self._wanted = True
 
     def started(self, version: str) -> None:
-        """Queue the first event."""
-        self._version = version
+        """Queue the word that the program begins."""
+        self._waiting.append(Started(0, version))
         self._readable.set()
 
     async def output(self, stream: str, data: bytes) -> None:
@@ -104,10 +103,6 @@ class Outbox:
         seq = 0
         while True:
             await self._readable.wait()
-            if self._version is not None:
-                seq += 1
-                version, self._version = self._version, None
-                yield Started(seq, version)
             while self._waiting:
                 seq += 1
                 item = self._waiting.popleft()
@@ -126,5 +121,5 @@ class Outbox:
             if self._exited is not None and not self._waiting:
                 yield replace(self._exited, seq=seq + 1)
                 return
-            if not self._waiting and self._version is None:
+            if not self._waiting:
                 self._readable.clear()

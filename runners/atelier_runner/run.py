@@ -45,8 +45,18 @@ SOFT = (Reason.WALL_TIME, Reason.CPU_TIME, Reason.OUTPUT, Reason.CANCELLED)
 class Run:
     """Drives one spec in one sandbox; `events` is what came of it."""
 
-    def __init__(self, spec: Spec, language: Language, sandbox: Sandbox, outward: Outward) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        language: Language,
+        sandbox: Sandbox,
+        outward: Outward,
+        *,
+        environments: Mapping[str, str] | None = None,
+    ) -> None:
+        """Drive `spec`; `environments` has the path inside of the one for each tool that there is one for."""
         self._spec = spec
+        self._environments = environments or {}
         self._language = language
         self._sandbox = sandbox
         self._outbox = Outbox()
@@ -246,10 +256,22 @@ class Run:
         terminal = {} if window is None else TERMINAL
         way = {"port": PORT, "connections": CONNECTIONS, "window": WINDOW}
         proxied = {} if spec.network is None else PROXIED
+        argv = language.argv(spec.entry, tuple(spec.args)) if spec.entry else list(language.prompt)
+        python, node = self._environments.get("python"), self._environments.get("node")
+        own = {}
+        if self._environments:
+            bins = [python and f"{python}/bin", node and f"{node}/node_modules/.bin", ENVIRONMENT["PATH"]]
+            own["PATH"] = ":".join(filter(None, bins))
+        if python:
+            own["VIRTUAL_ENV"] = python
+            if language.info.name == "python":
+                argv[0] = f"{python}/bin/python"
         head = {
-            "argv": language.argv(spec.entry, tuple(spec.args)) if spec.entry else list(language.prompt),
+            "argv": argv,
             "build": language.build_argv(spec.entry) if spec.entry else [],
-            "env": {**ENVIRONMENT, **terminal, **proxied, **language.env, **spec.env},
+            "env": {**ENVIRONMENT, **terminal, **proxied, **own, **language.env, **spec.env},
+            "python": python,
+            "node_modules": f"{node}/node_modules" if node else None,
             "fork": spec.entry if language.fork and window is None else None,
             "terminal": None if window is None else [window.columns, window.rows],
             "tty": "",

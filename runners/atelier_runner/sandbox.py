@@ -46,6 +46,8 @@ class Setup:
     """Whether this process may become the users above: it is root with their range mapped."""
     spare_uid: int | None
     """The one user to fall back to, when there is no range; None stays as who we are."""
+    environments: str = ""
+    """The folder of installed packages that every sandbox sees; empty: none."""
 
 
 def identities() -> tuple[bool, int | None]:
@@ -275,6 +277,7 @@ class LocalLauncher:
                 self.setup.tools.values(),
                 disk_mb=disk_mb,
                 handles=handles,
+                environments=self.setup.environments,
             )
             nothing: dict[str, str] = {}
             groups: list[int] | None = None if uid is None else []

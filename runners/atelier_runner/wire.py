@@ -27,6 +27,7 @@ from atelier_runner.model import (
     Looked,
     Network,
     Output,
+    Packages,
     Reason,
     Spec,
     Started,
@@ -117,6 +118,7 @@ def spec_head(spec: Spec) -> dict[str, Any]:
         "collect": None if spec.collect is None else asdict(spec.collect),
         "build": None if spec.build is None else asdict(spec.build),
         "network": None if spec.network is None else {"hosts": spec.network.hosts},
+        "packages": [[packages.tool, list(packages.wanted)] for packages in spec.packages],
     }
 
 
@@ -192,7 +194,22 @@ def read_spec(head: Mapping[str, Any], blobs: list[bytes]) -> Spec:
         collect=None if collect is None else read_collect(collect),
         build=None if head.get("build") is None else read_build(head["build"]),
         network=None if head.get("network") is None else read_network(head["network"]),
+        packages=read_packages(head.get("packages", [])),
     )
+
+
+def read_packages(given: object) -> tuple[Packages, ...]:
+    """Return what must be installed; `Packages.check` looks at the names. Raises BadMessage."""
+    if not isinstance(given, list) or not all(
+        isinstance(item, list)
+        and len(item) == 2
+        and _is_text(item[0])
+        and isinstance(item[1], list)
+        and all(map(_is_text, item[1]))
+        for item in given
+    ):
+        raise BadMessage("packages is a list of [tool, names]")
+    return tuple(Packages(tool, tuple(wanted)) for tool, wanted in given)
 
 
 def read_network(given: object) -> Network:

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from atelier_runner import Backend, Exited, Limits, Output, Reason, Spec, open_local
 
-from .finished import finished
+from .finished import finished, sandbox_of
 
 LIMITS = Limits(wall_seconds=10, cpu_seconds=8, memory_mb=256, processes=32, disk_mb=8)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -149,6 +149,6 @@ async def test_a_killed_agent_is_said_to_be_lost(backend: Backend) -> None:
     )
     async for event in backend.events(run_id):
         if isinstance(event, Output):
-            backend._runs[run_id]._sandbox.kill()
+            sandbox_of(backend, run_id).kill()
     assert isinstance(event, Exited)
     assert event.reason is Reason.LOST

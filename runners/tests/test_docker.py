@@ -35,7 +35,7 @@ from atelier_runner.docker_stream import KEPT, Demultiplexer
 from atelier_runner.images import LANGUAGE_LABEL, ImageFailed, build
 from atelier_runner.languages import read_catalogue
 
-from .finished import finished
+from .finished import finished, sandbox_of
 
 LIMITS = Limits(wall_seconds=5, cpu_seconds=1, memory_mb=96, processes=24, disk_mb=8)
 pytestmark = pytest.mark.docker
@@ -274,8 +274,8 @@ async def test_output_that_nobody_reads_holds_its_own_program_up(docker_socket: 
         limits = replace(LIMITS, output_bytes=1 << 30, wall_seconds=20)
         run = await backend.start(python("import sys\nfor n in range(99): print('x' * 99_999)", limits))
         await asyncio.sleep(0.3)
-        sandbox = backend._runs[run]._sandbox
-        assert len(sandbox.reader._buffer) < 2 << 20  # type: ignore[attr-defined]
+        sandbox = sandbox_of(backend, run)
+        assert len(sandbox.reader._buffer) < 2 << 20
         size = 0
         async with contextlib.aclosing(backend.events(run)) as events:  # type: ignore[type-var]
             async for event in events:

@@ -32,6 +32,8 @@ from atelier_runner.outbox import BOUND, Outbox
 from atelier_runner.pool import Pool
 from atelier_runner.sandbox import LocalSandbox
 
+from .finished import sandbox_of
+
 LIMITS = Limits(disk_mb=8)
 
 
@@ -106,7 +108,7 @@ async def test_one_that_cannot_be_started_is_an_error_with_the_tool_s_words() ->
 async def test_closing_ends_what_runs_and_leaves_no_process() -> None:
     async with open_local(limits=LIMITS, pool_size=1) as backend:
         run = await backend.start(Spec("python", "m.py", {"m.py": b"import time; time.sleep(60)"}, LIMITS))
-        pids = [backend._runs[run]._sandbox.pid, *(sandbox.pid for sandbox in pool_of(backend)._idle)]
+        pids = [sandbox_of(backend, run).pid, *(sandbox.pid for sandbox in pool_of(backend)._idle)]
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
 
 
@@ -114,7 +116,7 @@ async def test_leaving_the_events_early_ends_the_run(backend: Backend) -> None:
     run = await backend.start(
         Spec("python", "m.py", {"m.py": b"print(1)\nimport time; time.sleep(60)"}, LIMITS)
     )
-    pid = backend._runs[run]._sandbox.pid
+    pid = sandbox_of(backend, run).pid
     events = backend.events(run)
     async for event in events:
         if isinstance(event, Output):

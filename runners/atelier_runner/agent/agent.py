@@ -251,6 +251,8 @@ def become_python(spec: dict) -> None:
     """
     entry, args = spec["fork"], spec["argv"][3:]
     path = f"{WORK}/{entry}"
+    if spec["python"] is not None:
+        enter_environment(spec["python"])
     sys.argv = [entry, *args]
     sys.orig_argv = spec["argv"]
     sys.path[0] = os.path.dirname(path)
@@ -279,6 +281,22 @@ def become_python(spec: dict) -> None:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         sys.exit(1)
+
+
+def enter_environment(folder: str) -> None:
+    """Find a virtual environment's modules as its own `python` does: behind the library, before the system's packages.
+
+    Lines of its .pth files that are programs run here, as there: in the program's process, under its limits.
+    """
+    import site
+
+    sys.executable = f"{folder}/bin/python"
+    sys.prefix = sys.exec_prefix = folder
+    before = sys.path[:]
+    at = next((at for at, path in enumerate(before) if path.endswith("-packages")), len(before))
+    sys.path[at:] = []
+    site.addsitedir(f"{folder}/lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages")
+    sys.path += [path for path in before[at:] if path not in sys.path]
 
 
 class Carrier:
@@ -574,6 +592,9 @@ def main() -> None:
         spec_json, laid = receive()
         spec = json.loads(spec_json)
         lower_limits(spec["rlimits"])
+        if spec["node_modules"] is not None:
+            with contextlib.suppress(FileExistsError):  # the session has its own
+                os.symlink(spec["node_modules"], f"{WORK}/node_modules")
         if spec["terminal"]:
             import terminals  # type: ignore[import-not-found]
 

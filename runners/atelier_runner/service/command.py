@@ -13,12 +13,14 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from atelier_runner.backend import MOST_RUNS
+from atelier_runner.environments import EnvironmentOptions
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.opening import open_backend
 from atelier_runner.service.app import create_app
@@ -39,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     serve_parser = commands.add_parser(
-        "serve", help="listen for runs; the secret comes from ATELIER_RUNNER_SECRET"
+        "serve",
+        help="listen for runs; the secret comes from ATELIER_RUNNER_SECRET, where packages come from out of ATELIER_PYTHON_INDEX "
+        "and ATELIER_NPM_REGISTRY",
     )
     serve_parser.add_argument(
         "--listen",
@@ -53,6 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve_parser.add_argument("--join", default="", metavar="redis://…", help="register there and claim runs")
     serve_parser.add_argument(
         "--address", default="", help="how servers reach it then (http://HOST:PORT it listens on)"
+    )
+    kept = defaults.environments
+    serve_parser.add_argument(
+        "--environments",
+        type=Path,
+        default=None,
+        metavar="FOLDER",
+        help="keep installed packages here; for docker:// a folder that the engine finds too (one that goes with this process)",
+    )
+    serve_parser.add_argument(
+        "--environments-mb", type=int, default=kept.all_mb, help="MiB of all that is kept (%(default)s)"
+    )
+    serve_parser.add_argument(
+        "--environment-mb", type=int, default=kept.each_mb, help="MiB of one environment (%(default)s)"
+    )
+    serve_parser.add_argument(
+        "--install-seconds",
+        type=float,
+        default=kept.seconds,
+        help="how long installing may take (%(default)s)",
     )
     commands.add_parser("doctor", help="try every control and print what is found, as JSON")
     for sub in commands.choices.values():
@@ -72,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             defaults, host=host.strip("[]"), port=int(port), secret=os.environ.get("ATELIER_RUNNER_SECRET", ""),
             untrusted=options.untrusted, pool=options.pool, runs=options.runs, join=options.join, address=options.address.rstrip("/"),
             carrier=options.carrier,
+            environments=EnvironmentOptions(
+                options.environments, os.environ.get("ATELIER_PYTHON_INDEX", ""), os.environ.get("ATELIER_NPM_REGISTRY", ""),
+                options.environment_mb, options.environments_mb, options.install_seconds,
+            ),
         )  # fmt: skip
         _refuse_unsafe(chosen)
         listener = listen(chosen)
@@ -143,7 +171,12 @@ async def _serve(options: Options, listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     async with (
-        open_backend(options.carrier, pool_size=options.pool, untrusted=options.untrusted) as backend,
+        open_backend(
+            options.carrier,
+            pool_size=options.pool,
+            untrusted=options.untrusted,
+            environments=options.environments,
+        ) as backend,
         HostedRuns(backend, options) as runs,
         AsyncExitStack() as membership,
     ):

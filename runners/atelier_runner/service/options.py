@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from atelier_runner.environments import EnvironmentOptions
 from atelier_runner.model import Limits
 
 
@@ -39,6 +40,8 @@ class Options:
         )
     )
     """What a run may ask for at most."""
+    environments: EnvironmentOptions = field(default_factory=EnvironmentOptions)
+    """Where installed packages are kept and come from, and how much of them there may be."""
     head_seconds: float = 10.0
     """How long a connection may say nothing before its first request."""
     body_seconds: float = 60.0

@@ -1,0 +1,734 @@
+"""Packages are installed by the real uv and npm, once, in a sandbox that reaches an index of this test and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from atelier_runner import (
+    Backend,
+    EnvironmentOptions,
+    Exited,
+    Limits,
+    Output,
+    Packages,
+    Reason,
+    Spec,
+    Started,
+    Window,
+)
+
+from .finished import finished
+from .package_index import Index, here, package_index
+
+LIMITS = Limits(
+    wall_seconds=20, cpu_seconds=10, memory_mb=256, processes=64, disk_mb=16, output_bytes=400_000
+)
+CARRIERS = ["local", pytest.param("docker", marks=pytest.mark.docker)]
+Open = Callable[..., AbstractAsyncContextManager[Backend]]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
+ECHO = """
+import base64, hashlib, io, zipfile
+
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    tried = attempt()
+    name, version = NAME, "1.0"
+    with zipfile.ZipFile(f"{directory}/{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", f"TRIED = {tried!r}")
+        wheel.writestr(f"{name}-{version}.dist-info/METADATA", f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        wheel.writestr(f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{name}-{version}.dist-info/RECORD", "")
+    return f"{name}-{version}-py3-none-any.whl"
+"""
+"""A build backend that makes a module of what `attempt` returned."""
+
+
+def backend_of(name: str, attempt: str) -> str:
+    return f"NAME = {name!r}\n{ECHO}\n{textwrap.dedent(attempt)}"
+
+
+def filled(index: Index, secret_port: int) -> None:
+    """Put into an index what the tests ask for."""
+    index.wheel(
+        "moo",
+        "1.0",
+        {
+            "moo/__init__.py": "def say(): print('moo 1')\n",
+            "moo-1.0.dist-info/entry_points.txt": "[console_scripts]\nmoo = moo:say\n",
+        },
+    )
+    index.wheel("moo", "2.0", {"moo/__init__.py": "def say(): print('moo 2')\n"})
+    index.wheel("needs-moo", "1.0", {"needs_moo.py": "import moo\n"}, ["moo<2"])
+    index.wheel("large", "1.0", {"large.bin": os.urandom(3 << 20)})
+    index.wheel("shadow", "1.0", {"json/__init__.py": "raise SystemExit('shadowed')\n", "shadow.py": ""})
+    index.wheel(
+        "pathy", "1.0", {"pathy.pth": "import os; os.environ['PATHY'] = str(os.getpid())\n", "pathy.py": ""}
+    )
+    index.wheel("loopy", "1.0", {"loopy.pth": "import sys\nimport sys; exec('while True: pass')\n"})
+    index.wheel("climbing", "1.0", {"../../../../../../tmp/climbed": "x", "climbing.py": ""})
+    index.wheel("rooted", "1.0", {"/tmp/rooted": "x", "rooted.py": ""})
+    index.linked_wheel("linked", "1.0", {"linked/shadow": "/etc/shadow", "linked/up": "../../../../../.."})
+    index.sdist(
+        "curious",
+        "1.0",
+        backend_of(
+            "curious",
+            f"""
+        import os, socket, urllib.request
+        def attempt():
+            tried = {{}}
+            os.environ.pop("NO_PROXY", None); os.environ.pop("no_proxy", None)
+            for name, address in (("secret", ("127.0.0.1", {secret_port})), ("public", ("93.184.215.14", 80)), ("metadata", ("169.254.169.254", 80))):
+                try:
+                    with socket.create_connection(address, 3): tried[name] = "reached"
+                except OSError as error: tried[name] = type(error).__name__
+            for name, url in (("proxied", "http://127.0.0.1:{secret_port}/"), ("named", "http://localhost:{secret_port}/"), ("other", "http://example.com/")):
+                try: tried[name] = urllib.request.urlopen(url, timeout=5).status
+                except Exception as error: tried[name] = str(error)
+            tried["files"] = sorted(os.listdir("/work"))
+            tried["environments"] = os.path.exists("/environments/uv")
+            try: os.listdir("/environments"); tried["listed"] = True
+            except OSError: tried["listed"] = False
+            try: open("/environments/x", "w"); tried["written"] = True
+            except OSError: tried["written"] = False
+            return tried
+        """,
+        ),
+    )
+    index.sdist(
+        "forking",
+        "1.0",
+        backend_of(
+            "forking",
+            """
+        import os, time
+        def attempt():
+            while True:
+                try: os.fork()
+                except OSError: time.sleep(0.01)
+        """,
+        ),
+    )
+    index.sdist(
+        "flooding",
+        "1.0",
+        backend_of(
+            "flooding",
+            """
+        def attempt():
+            with open("/work/flood", "wb") as file:
+                while True: file.write(bytes(1 << 20))
+        """,
+        ),
+    )
+    index.sdist(
+        "shouting",
+        "1.0",
+        backend_of(
+            "shouting",
+            """
+        import sys
+        def attempt():
+            for _ in range(200): sys.stderr.write("\\x1b[31m" + "x" * 99_999 + "\\n")
+            raise SystemExit("it was loud")
+        """,
+        ),
+    )
+    index.sdist(
+        "forging",
+        "1.0",
+        backend_of(
+            "forging",
+            """
+        import os, struct
+        def attempt():
+            # Every process here is this user's: write what looks like the end of the archive into whatever can be opened.
+            end = struct.pack(">BHQ", ord("F"), 14, 1) + b"../../escaped!" + b"x"
+            wrote = 0
+            for process in os.listdir("/proc"):
+                if not process.isdigit() or int(process) == os.getpid(): continue
+                for handle in range(12):
+                    try:
+                        with open(f"/proc/{process}/fd/{handle}", "wb", buffering=0) as file: file.write(end); wrote += 1
+                    except OSError: pass
+            return wrote
+        """,
+        ),
+    )
+    index.sdist(
+        "lasting",
+        "1.0",
+        backend_of(
+            "lasting",
+            """
+        import subprocess
+        def attempt():
+            nothing = subprocess.DEVNULL
+            subprocess.Popen(["sleep", "1000"], start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
+            return "left a daemon"
+        """,
+        ),
+    )
+    index.package(
+        "cow",
+        "1.2.0",
+        {
+            "index.js": "module.exports = () => 'moo'\n",
+            "cli.js": "#!/usr/bin/env node\nconsole.log('cli moo')\n",
+        },
+        bin={"cow": "cli.js"},
+    )
+    index.package(
+        "@herd/calf",
+        "2.0.0",
+        {"index.mjs": "import cow from 'cow'\nexport default () => cow() + '!'\n"},
+        main="index.mjs",
+        dependencies={"cow": "^1.0.0"},
+    )
+    index.package(
+        "after",
+        "1.0.0",
+        {
+            "index.js": "module.exports = require('./tried.json')\n",
+            "install.js": f"""
+        const fs = require('fs'), net = require('net'), tried = {{}}
+        const done = (name, what) => {{ tried[name] = what; fs.writeFileSync('tried.json', JSON.stringify(tried)) }}
+        const socket = net.connect({secret_port}, '127.0.0.1', () => {{ done('secret', 'reached'); process.exit(0) }})
+        socket.on('error', (error) => done('secret', error.code))
+        try {{ fs.writeFileSync('/environments/x', ''); done('written', true) }} catch {{ done('written', false) }}
+        """,
+        },
+        scripts={"postinstall": "node install.js"},
+    )
+    index.package(
+        "broken", "1.0.0", {"index.js": ""}, scripts={"postinstall": "echo this cannot be built; exit 3"}
+    )
+
+
+@pytest.fixture(scope="module")
+def secret() -> Iterator[Index]:
+    """A service beside the index that nobody here may reach."""
+    with package_index() as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def index(secret: Index) -> Iterator[Index]:
+    with package_index() as served:
+        filled(served, int(secret.url.rpartition(":")[2]))
+        yield served
+
+
+def options(index: Index, folder: Path | None, **bounds: float) -> EnvironmentOptions:
+    return EnvironmentOptions(folder, f"{index.url}/simple", index.url, **{"seconds": 60, **bounds})  # type: ignore[arg-type]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=CARRIERS)
+async def backend(request: pytest.FixtureRequest, index: Index, folder: Path) -> AsyncIterator[Backend]:
+    async with opening(request, index, folder / request.param) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder that other users can get to; pytest's own are closed to them."""
+    place = Path(tempfile.mkdtemp(prefix="atelier-test-"))
+    place.chmod(0o711)
+    yield place
+    shutil.rmtree(place)
+
+
+def opening(
+    request: pytest.FixtureRequest, index: Index, folder: Path, **bounds: float
+) -> AbstractAsyncContextManager[Backend]:
+    from atelier_runner import open_docker, open_local
+
+    kept = options(index, folder, **bounds)
+    if request.param == "local":
+        return open_local(limits=LIMITS, environments=kept, outward=here())
+    return open_docker(
+        request.getfixturevalue("docker_socket"), limits=LIMITS, environments=kept, outward=here()
+    )
+
+
+def python(program: str, *wanted: str) -> Spec:
+    packages = (Packages("python", wanted),) if wanted else ()
+    return Spec(
+        "python",
+        "main.py",
+        {"main.py": textwrap.dedent(program).encode()},
+        LIMITS,
+        stdin=b"",
+        packages=packages,
+    )
+
+
+def script(name: str, program: str, *wanted: str, language: str = "javascript") -> Spec:
+    return Spec(
+        language, name, {name: program.encode()}, LIMITS, stdin=b"", packages=(Packages("node", wanted),)
+    )
+
+
+async def ran(backend: Backend, spec: Spec) -> tuple[str, str, Exited]:
+    """Return what was said of the installation, what the program printed, and the result."""
+    said = {"install": b"", "stdout": b"", "stderr": b"", "terminal": b""}
+    async for event in backend.events(await backend.start(spec)):
+        if isinstance(event, Output):
+            said[event.stream] += event.data
+        elif isinstance(event, Exited):
+            return (
+                said["install"].decode(errors="replace"),
+                (said["stdout"] + said["stderr"] + said["terminal"]).decode(),
+                event,
+            )
+    raise AssertionError("no result")
+
+
+# --- what people do
+
+
+async def test_the_first_run_installs_and_the_next_begins_at_once(backend: Backend, index: Index) -> None:
+    program = "import needs_moo, moo, sys; moo.say(); print(sys.prefix != sys.base_prefix)"
+    said, out, result = await ran(backend, python(program, "needs-moo", "moo>=1"))
+    assert (out, result.code) == ("moo 1\nTrue\n", 0), said
+    assert said.startswith("Installing 2 packages…\n")
+    assert "moo==1.0" in said
+    assert "the next run finds it there" in said
+    asked = len(index.asked)
+    said, out, result = await ran(backend, python(program, "moo>=1", "needs-moo"))  # in another order
+    assert (said, out, result.code) == ("", "moo 1\nTrue\n", 0)
+    assert len(index.asked) == asked
+
+
+async def test_events_are_numbered_through_and_the_program_starts_after_the_installation(
+    backend: Backend,
+) -> None:
+    run = await backend.start(python("print('out')", "moo==2"))
+    events = [event async for event in backend.events(run)]
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    at = next(number for number, event in enumerate(events) if isinstance(event, Started))
+    assert {event.stream for event in events[:at] if isinstance(event, Output)} == {"install"}
+    assert {event.stream for event in events[at:] if isinstance(event, Output)} == {"stdout"}
+
+
+async def test_other_versions_are_another_environment(backend: Backend) -> None:
+    for version in ("1.0", "2.0", "1.0"):
+        _, out, _ = await ran(backend, python("import moo; moo.say()", f"moo=={version}"))
+        assert out == f"moo {version[0]}\n"
+
+
+async def test_a_new_interpreter_finds_what_a_fork_of_the_agent_finds(backend: Backend) -> None:
+    program = """
+        import json, subprocess, sys
+        show = "import json, sys; print(json.dumps([sys.path[1:], sys.prefix, sys.exec_prefix, sys.base_prefix]))"
+        here = json.dumps([sys.path[1:], sys.prefix, sys.exec_prefix, sys.base_prefix])
+        for python in (sys.executable, "python", "python3"):
+            there = subprocess.run([python, "-c", show], capture_output=True, text=True).stdout.strip()
+            print(here == there or (here, there))
+        print(subprocess.run(["moo"], capture_output=True).returncode)
+        import moo
+        print(moo.__cached__.endswith(".pyc") and __import__("os").path.exists(moo.__cached__))
+    """
+    _, out, _ = await ran(backend, python(program, "moo==1.0"))
+    assert out == "True\nTrue\nTrue\n0\nTrue\n"
+
+
+async def test_the_standard_library_comes_before_a_package_of_its_name(backend: Backend) -> None:
+    _, out, _ = await ran(backend, python("import json, shadow; print(json.dumps([1]))", "shadow"))
+    assert out == "[1]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "language", "program"),
+    [
+        ("main.mjs", "javascript", "import calf from '@herd/calf'; console.log(calf())"),
+        ("main.cjs", "javascript", "console.log(require('cow')() + '!')"),
+        (
+            "deep/er/main.ts",
+            "typescript",
+            "import cow from 'cow'; const said: string = cow(); console.log(said + '!')",
+        ),
+    ],
+)
+async def test_javascript_and_typescript_find_their_packages(
+    backend: Backend, name: str, language: str, program: str
+) -> None:
+    if language not in {n for n, known in (await backend.languages()).items() if known.info.version}:
+        pytest.skip(f"no {language} here")
+    said, out, result = await ran(
+        backend, script(name, program, "@herd/calf@^2.0.0", "cow@1.x", language=language)
+    )
+    assert (out, result.code) == ("moo!\n", 0), said
+
+
+async def test_a_shell_has_both_and_their_commands(backend: Backend) -> None:
+    if backend._carrier.__class__.__name__ == "DockerCarrier":
+        pytest.skip("an image has one language")
+    packages = (Packages("python", ("moo==1.0",)), Packages("node", ("cow@1.x",)))
+    spec = Spec(
+        "bash",
+        "main.sh",
+        {"main.sh": b"moo\ncow\npython -c 'import moo; moo.say()'\nls -A"},
+        LIMITS,
+        packages=packages,
+    )
+    _, out, _ = await ran(backend, spec)
+    assert out == "moo 1\ncli moo\nmoo 1\nmain.sh\nnode_modules\n"
+
+
+async def test_a_run_that_needs_nothing_notices_nothing(backend: Backend, index: Index) -> None:
+    asked = len(index.asked)
+    said, out, _ = await ran(
+        backend, python("import sys, os; print(sys.prefix == sys.base_prefix, 'VIRTUAL_ENV' in os.environ)")
+    )
+    assert (said, out) == ("", "True False\n")
+    assert len(index.asked) == asked
+
+
+async def test_a_session_that_has_its_own_node_modules_keeps_it(backend: Backend) -> None:
+    files = {
+        "main.cjs": b"console.log(require('cow'))",
+        "node_modules/cow/index.js": b"module.exports = 'mine'",
+    }
+    spec = Spec("javascript", "main.cjs", files, LIMITS, packages=(Packages("node", ("cow@1.x",)),))
+    _, out, _ = await ran(backend, spec)
+    assert out == "mine\n"
+
+
+# --- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (("no-such-package",), "no-such-package was not found"),
+        (("needs-moo", "moo>=2"), "moo>=2"),
+        (("moo==7",), "there is no version of moo==7"),
+    ],
+)
+async def test_what_cannot_be_installed_is_said_in_the_tools_words(
+    backend: Backend, wanted: tuple[str, ...], words: str
+) -> None:
+    said, out, result = await ran(backend, python("print('never')", *wanted))
+    assert (result.reason, result.code, out) == (Reason.ENVIRONMENT, None, "")
+    assert words in " ".join(said.split())
+    assert "uv could not install the packages" in result.detail
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("no-such-package@1", "404"),
+        ("cow@^9.0.0", "No matching version"),
+        ("broken@1", "this cannot be built"),
+    ],
+)
+async def test_what_npm_cannot_install_is_said_in_its_words(
+    backend: Backend, wanted: str, words: str
+) -> None:
+    said, _, result = await ran(backend, script("m.js", "", wanted))
+    assert result.reason is Reason.ENVIRONMENT
+    assert words in said
+    assert "npm could not install the packages" in result.detail
+
+
+@pytest.mark.parametrize("opened", CARRIERS, indirect=True)
+async def test_what_is_too_large_or_too_slow_is_said(opened: tuple[Index, Open]) -> None:
+    index, open_with = opened
+    async with open_with(each_mb=2, seconds=3) as backend:
+        said, _, result = await ran(backend, python("", "large"))
+        assert result.reason is Reason.ENVIRONMENT
+        assert "larger than 2 MiB" in result.detail or "2." in said, (said, result)
+        index.silent.add("sleepy")
+        said, _, result = await ran(backend, python("", "sleepy"))
+        assert "longer than 3 s" in result.detail
+        said, out, result = await ran(backend, python("import moo; moo.say()", "moo==1.0"))
+        assert out == "moo 1\n", said
+
+
+@pytest.fixture
+def opened(request: pytest.FixtureRequest, index: Index, folder: Path) -> tuple[Index, Open]:
+    """The index, and how to open a backend of one's own over it."""
+    place = folder / f"own-{len(list(folder.iterdir()))}"
+    return index, lambda **bounds: opening(request, index, place, **bounds)
+
+
+# --- attacks
+
+
+async def test_a_build_script_reaches_the_index_and_nothing_else(backend: Backend, secret: Index) -> None:
+    said, out, result = await ran(backend, python("import curious; print(curious.TRIED)", "curious"))
+    assert result.code == 0, said
+    tried = eval(out)
+    assert all(tried[name] != "reached" for name in ("secret", "public", "metadata"))
+    assert all("403" in str(tried[name]) for name in ("proxied", "named", "other")), tried
+    assert not {"main.py", "requirements"} & set(tried["files"])
+    assert (tried["environments"], tried["listed"], tried["written"]) == (True, False, False)
+    assert secret.asked == []
+
+
+async def test_postinstall_runs_in_the_sandbox_alone(backend: Backend, secret: Index) -> None:
+    said, out, _ = await ran(
+        backend, script("m.cjs", "console.log(JSON.stringify(require('after')))", "after@1")
+    )
+    assert '"secret":"reached"' not in out, said
+    assert '"written":false' in out
+    assert secret.asked == []
+
+
+@pytest.mark.parametrize("opened", CARRIERS, indirect=True)
+@pytest.mark.parametrize("name", ["forking", "flooding"])
+async def test_a_build_script_that_takes_everything_is_ended(opened: tuple[Index, Open], name: str) -> None:
+    _, open_with = opened
+    async with open_with(each_mb=24, seconds=6) as backend:
+        _, _, result = await ran(backend, python("", name))
+        assert result.reason is Reason.ENVIRONMENT
+        _, out, _ = await ran(backend, python("import moo; moo.say()", "moo==1.0"))
+        assert out == "moo 1\n"
+
+
+async def test_what_a_build_script_shouts_is_cut(backend: Backend) -> None:
+    said, _, result = await ran(backend, python("", "shouting"))
+    assert result.reason is Reason.ENVIRONMENT
+    assert len(said) < 80_000
+
+
+async def test_a_build_script_that_writes_in_the_archives_place_harms_itself(backend: Backend) -> None:
+    _, out, result = await ran(backend, python("import forging; print(forging.TRIED)", "forging"))
+    if result.reason is Reason.ENVIRONMENT:  # the host met nonsense
+        assert out == ""
+    _, out, _ = await ran(backend, python("import moo; moo.say()", "moo==1.0"))
+    assert out == "moo 1\n"
+
+
+async def test_a_daemon_of_a_build_script_ends_with_it(backend: Backend) -> None:
+    _, out, _ = await ran(backend, python("import lasting; print(lasting.TRIED)", "lasting"))
+    assert out == "left a daemon\n"
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            assert b"sleep\x001000\x00" != (process / "cmdline").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["climbing", "rooted"])
+async def test_a_wheel_whose_files_leave_its_folder_leaves_nothing_there(backend: Backend, name: str) -> None:
+    _, out, _ = await ran(
+        backend,
+        python("import os; print(os.path.exists('/tmp/climbed') or os.path.exists('/tmp/rooted'))", name),
+    )
+    assert "True" not in out
+    assert not Path("/tmp/climbed").exists()
+    assert not Path("/tmp/rooted").exists()
+
+
+async def test_links_in_a_wheel_lead_nowhere(backend: Backend) -> None:
+    program = """
+        import linked, os
+        folder = os.path.dirname(linked.__file__)
+        for name in ("shadow", "up"):
+            try: print(open(f"{folder}/{name}").read()[:30])
+            except OSError as error: print(type(error).__name__)
+    """
+    _, out, _ = await ran(backend, python(program, "linked"))
+    assert "root:" not in out
+
+
+async def test_lines_of_pth_files_run_in_the_programs_process_under_its_limits(backend: Backend) -> None:
+    said, out, _ = await ran(
+        backend, python("import os; print(os.environ['PATHY'] == str(os.getpid()))", "pathy")
+    )
+    assert out == "True\n", said
+    spec = python("print('never')", "loopy")
+    loops = Spec(
+        spec.language,
+        spec.entry,
+        spec.files,
+        Limits(wall_seconds=1.5, cpu_seconds=1),
+        stdin=b"",
+        packages=spec.packages,
+    )
+    said, out, result = await ran(backend, loops)
+    assert out == ""
+    assert result.reason in (Reason.WALL_TIME, Reason.CPU_TIME, Reason.ENVIRONMENT), said
+    _, out, _ = await ran(backend, python("print('well')"))
+    assert out == "well\n"
+
+
+async def test_a_program_cannot_change_list_or_guess_environments(backend: Backend) -> None:
+    program = """
+        import moo, os
+        place = os.path.dirname(moo.__file__)
+        for attempt in (
+            lambda: open(f"{place}/__init__.py", "a"), lambda: os.unlink(f"{place}/__init__.py"), lambda: os.chmod("/environments", 0o777),
+            lambda: os.listdir("/environments"), lambda: os.mkdir("/environments/x"), lambda: open("/environments/../key"),
+        ):
+            try: attempt(); print("done")
+            except OSError as error: print(type(error).__name__)
+    """
+    _, out, _ = await ran(backend, python(program, "moo==1.0"))
+    assert "done" not in out
+    assert len(out.splitlines()) == 6
+
+
+# --- several at once, and what is stopped
+
+
+async def test_runs_that_need_the_same_wait_for_one_installation(backend: Backend, index: Index) -> None:
+    index.wheel("fresh", "1.0", {"fresh.py": ""})
+    found = await asyncio.gather(
+        *(ran(backend, python("import fresh; print('ok')", "fresh")) for _ in range(3))
+    )
+    assert [out for _, out, _ in found] == ["ok\n"] * 3
+    assert all(said.startswith("Installing 1 package…") for said, _, _ in found)
+    assert index.asked.count("/simple/fresh/") == 1
+
+
+async def test_stop_ends_the_installation_unless_somebody_else_waits_for_it(
+    backend: Backend, index: Index
+) -> None:
+    index.silent.add("slowly")
+    index.wheel("slowly", "1.0", {"slowly.py": ""})
+    assert backend._environments is not None
+
+    async def until_installing(run: str) -> tuple[AsyncIterator[object], str]:
+        events = backend.events(run)
+        first = await anext(aiter(events))
+        assert isinstance(first, Output)
+        return events, run
+
+    first, one = await until_installing(await backend.start(python("", "slowly")))
+    second, two = await until_installing(await backend.start(python("", "slowly")))
+    await backend.cancel(one)
+    ends = [event async for event in first if isinstance(event, Exited)]
+    assert ends[0].reason is Reason.CANCELLED
+    assert len(backend._environments._builds) == 1
+    await backend.signal(two, "INT")
+    ends = [event async for event in second if isinstance(event, Exited)]
+    assert ends[0].reason is Reason.CANCELLED
+    assert backend._environments._builds == {}
+
+
+async def test_a_terminal_opens_also_when_packages_cannot_be_installed(
+    backend: Backend, index: Index
+) -> None:
+    spec = Spec(
+        "python",
+        "",
+        {},
+        LIMITS,
+        terminal=Window(80, 24),
+        packages=(Packages("python", ("no-such-package",)),),
+    )
+    run = await backend.start(spec)
+    shown = b""
+    async for event in backend.events(run):
+        if isinstance(event, Output):
+            shown += event.data
+            if shown.endswith(b">>> "):
+                await backend.write(run, b"exit()\r")
+    assert b"no-such-package was not found" in shown
+    assert b"\n" not in shown.replace(b"\r\n", b"")
+
+
+async def test_what_is_typed_and_brought_meanwhile_is_the_programs(backend: Backend, index: Index) -> None:
+    index.wheel("typed", "1.0", {"typed.py": ""})
+    run = await backend.start(
+        Spec(
+            "python",
+            "main.py",
+            {"main.py": b"import typed; print(input(), open('late').read())"},
+            LIMITS,
+            packages=(Packages("python", ("typed",)),),
+        )
+    )
+    writing = asyncio.create_task(backend.write(run, b"hello\n"))
+    await backend.bring(run, {"late": b"brought"})
+    out = b"".join(
+        [
+            event.data
+            async for event in backend.events(run)
+            if isinstance(event, Output) and event.stream == "stdout"
+        ]
+    )
+    await writing
+    assert out == b"hello brought\n"
+
+
+@pytest.mark.parametrize("opened", CARRIERS, indirect=True)
+async def test_an_environment_that_is_used_is_not_removed(opened: tuple[Index, Open]) -> None:
+    index, open_with = opened
+    for name in ("bulky-a", "bulky-b"):
+        stem = name.replace("-", "_")
+        index.wheel(
+            name,
+            "1.0",
+            {f"{stem}.py": "", f"{stem}.bin": os.urandom(700_000), f"{stem}_late.py": "SAID = 'still here'"},
+        )
+    async with open_with(each_mb=1, all_mb=1) as backend:
+        spec = python(
+            "import bulky_a, sys; print('in', flush=True); input(); import bulky_a_late; print(bulky_a_late.SAID)",
+            "bulky-a",
+        )
+        held = Spec(spec.language, spec.entry, spec.files, LIMITS, packages=spec.packages)
+        run = await backend.start(held)
+        out = b""
+        async for event in backend.events(run):
+            if isinstance(event, Output) and event.stream == "stdout":
+                out += event.data
+                if out == b"in\n":
+                    _, other, _ = await ran(backend, python("import bulky_b; print('b')", "bulky-b"))
+                    assert other == "b\n"
+                    await backend.write(run, b"\n")
+        assert out == b"in\nstill here\n"
+        said, _, _ = await ran(backend, python("import bulky_b", "bulky-b"))
+        said_again, _, _ = await ran(backend, python("import bulky_a", "bulky-a"))
+        assert said == "" or said_again == ""  # one of them fits
+
+
+async def test_a_server_that_is_killed_while_it_builds_leaves_nothing(index: Index, folder: Path) -> None:
+    from atelier_runner import open_local
+
+    index.silent.add("killed")
+    folder = folder / "killed"
+    program = f"""
+import asyncio
+from pathlib import Path
+from atelier_runner import *
+async def main():
+    kept = EnvironmentOptions(Path({str(folder)!r}), {index.url + "/simple"!r})
+    async with open_local(environments=kept) as backend:
+        run = await backend.start(Spec("python", "m.py", {{"m.py": b""}}, packages=(Packages("python", ("killed",)),)))
+        async for event in backend.events(run):
+            print(event, flush=True)
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert b"Installing" in await process.stdout.readline()
+    while not os.listdir(folder / "staging"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    await process.wait()
+    process._transport.close()  # type: ignore[attr-defined]
+    async with open_local(limits=LIMITS, environments=options(index, folder), outward=here()) as backend:
+        assert os.listdir(folder / "staging") == []
+        _, out, _ = await ran(backend, python("import moo; moo.say()", "moo==1.0"))
+        assert out == "moo 1\n"
+    async with open_local(limits=LIMITS, environments=options(index, folder), outward=here()) as backend:
+        said, out, _ = await ran(backend, python("import moo; moo.say()", "moo==1.0"))
+        assert (said, out) == ("", "moo 1\n")
+        out_, _, _ = await finished(backend, python("print(1)"))
+        assert out_ == b"1\n"
