@@ -105,6 +105,12 @@ class Limits:
     """Memory of compiling, in MiB."""
     build_processes: int = 128
     """Processes and threads of compiling."""
+    environment_mb: int = 512
+    """The packages of one environment, in MiB."""
+    environments_mb: int = 4096
+    """All environments that are kept, in MiB; beyond it those that were used least lately go."""
+    install_seconds: int = 300
+    """How long packages may take to be installed."""
     terminals_per_session: int = 8
     """Open terminals of one session."""
     concurrent_terminals: int = 16

@@ -37,6 +37,14 @@ class Settings:
     redis://… (all that register there)."""
     runner_secret: str = field(default="", repr=False)
     """What the runner service asks for; the same for both sides."""
+    environments: Path = Path()
+    """Where embedded:// keeps the packages that runs have had installed; empty: in the data folder, or where programs run as
+    users that cannot get to that, beneath /var/cache/atelier."""
+    python_index: str = ""
+    """Where embedded:// has Python packages from: a PEP 503 index, and after commas further HOST:PORT that its files come
+    from. Empty: what uv takes by itself."""
+    npm_registry: str = ""
+    """The same for npm."""
     blobs_url: str = ""
     """Binary files: file:///FOLDER; empty: a folder in the data folder."""
     mail_url: str = "log://"
@@ -73,6 +81,9 @@ class Settings:
             public_url=(self.public_url or f"http://{host}:{self.port}").rstrip("/"),
             db_url=db_url,
             log_url=log_url,
+            environments=data / "environments"
+            if self.environments == Path()
+            else self.environments.absolute(),
             blobs_url=self.blobs_url or f"file://{data / 'blobs'}",
         )
 

@@ -18,7 +18,7 @@ from atelier.documents import end_workers
 from atelier.egress import Egress
 from atelier.log import open_log
 from atelier.mail import open_mail
-from atelier.sandbox import open_sandbox
+from atelier.sandbox import EnvironmentOptions, open_sandbox
 from atelier.services import Services
 from atelier.settings import Settings
 from atelier.tasks import TaskGroup
@@ -58,6 +58,14 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                     settings.runner_secret,
                     concurrent=settings.limits.concurrent_runs,
                     queued=settings.limits.queued_runs,
+                    environments=EnvironmentOptions(
+                        folder=settings.environments,
+                        python_index=settings.python_index,
+                        npm_registry=settings.npm_registry,
+                        each_mb=settings.limits.environment_mb,
+                        all_mb=settings.limits.environments_mb,
+                        seconds=settings.limits.install_seconds,
+                    ),
                 )
             ),
             blobs=await enter(open_blobs(settings.blobs_url)),

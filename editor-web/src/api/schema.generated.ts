@@ -4,6 +4,30 @@
  */
 
 export interface paths {
+    "/api/v1/admin/packages": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Get Packages
+         * @description Show which packages may be installed.
+         */
+        get: operations["get_packages"];
+        /**
+         * Set Packages
+         * @description Say which packages may be installed; the next run that asks for one meets it.
+         */
+        put: operations["set_packages"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/admin/switches": {
         parameters: {
             query?: never;
@@ -841,7 +865,7 @@ export interface paths {
         };
         /**
          * Get Run Events
-         * @description Stream a run's events: started, stdout, stderr, files, exited. Resume with Last-Event-ID; the stream ends after exited.
+         * @description Stream a run's events: install, started, stdout, stderr, files, exited. Resume with Last-Event-ID; the stream ends after exited.
          */
         get: operations["get_run_events"];
         put?: never;
@@ -1905,6 +1929,27 @@ export interface components {
             /** Position */
             position?: number | null;
         };
+        /**
+         * PackageList
+         * @description Which packages programs may have installed.
+         */
+        PackageList: {
+            /**
+             * Listed
+             * @description false: whatever the index has; the lists wait
+             */
+            listed: boolean;
+            /**
+             * Node
+             * @description `name`, `name@^2.0.0`, or a whole scope, `@scope/*`
+             */
+            node?: string[];
+            /**
+             * Python
+             * @description `name`, or `name>=2,<3`
+             */
+            python?: string[];
+        };
         /** PasswordChange */
         PasswordChange: {
             /** Current Password */
@@ -1979,7 +2024,7 @@ export interface components {
          * @description Why a run ended.
          * @enum {string}
          */
-        Reason: "exited" | "signalled" | "wall_time" | "cpu_time" | "memory" | "output" | "disk" | "cancelled" | "lost";
+        Reason: "exited" | "signalled" | "wall_time" | "cpu_time" | "memory" | "output" | "disk" | "cancelled" | "environment" | "lost";
         /** Refresh */
         Refresh: {
             /** Refresh Token */
@@ -2494,6 +2539,59 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    get_packages: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PackageList"];
+                };
+            };
+        };
+    };
+    set_packages: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PackageList"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PackageList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     get_switches: {
         parameters: {
             query?: never;

@@ -12,7 +12,7 @@ export type RunFile = components["schemas"]["RunFile"];
 
 export interface Chunk {
   seq: number;
-  stream: "stdout" | "stderr" | "stdin";
+  stream: "install" | "stdout" | "stderr" | "stdin";
   data: string;
 }
 
@@ -156,14 +156,15 @@ export function parseEvents(text: string): Chunk[] {
   return text
     .split("\n\n")
     .map((block) => ({ type: /^event: (.*)$/m.exec(block)?.[1], data: /^data: (.*)$/m.exec(block)?.[1] }))
-    .filter(({ type }) => type === "stdout" || type === "stderr")
-    .map(({ type, data }) => ({ ...(JSON.parse(data ?? "{}") as Chunk), stream: type as "stdout" | "stderr" }));
+    .filter(({ type }) => type === "install" || type === "stdout" || type === "stderr")
+    .map(({ type, data }) => ({ ...(JSON.parse(data ?? "{}") as Chunk), stream: type as Chunk["stream"] }));
 }
 
-/** How a run ended, in words that say what happened and what to do. */
-export function ending(run: Run): string {
+/** How a run ended, in words that say what happened and what to do; before that, what it waits for. */
+export function ending(run: Run, installing = false): string {
   const result = run.result;
-  if (result === null) return run.status === "queued" ? `Waiting: ${run.position ?? 0} before this` : "Running…";
+  if (result === null && run.status === "queued") return installing ? "Installing packages… Stop ends it." : `Waiting: ${run.position ?? 0} before this`;
+  if (result === null) return "Running…";
   const used = `${result.wall_seconds.toFixed(2)} s · ${Math.max(1, Math.round(result.peak_memory_bytes / 2 ** 20))} MB`;
   const limit = run.limits as Record<string, number>;
   switch (result.reason) {
@@ -181,6 +182,8 @@ export function ending(run: Run): string {
       return `Run stopped: it printed more than ${Math.round((limit["output_bytes"] ?? 0) / 1024)} KB. · ${used}`;
     case "disk":
       return `Run stopped: it wrote more than ${limit["disk_mb"]} MB. Your files are safe. · ${used}`;
+    case "environment":
+      return `The program did not start: ${result.detail}`;
     case "cancelled":
       return run.files === null ? `Stopped · ${used}` : `Stopped; what it had written is here · ${used}`;
     default:

@@ -106,7 +106,7 @@ function Printed({ shell, run }: { shell: Shell; run: Run | null }) {
             {run.entry} <span class="quiet">· {run.user_name ?? "somebody"}</span>
           </p>
           <Lines shell={shell} chunks={chunks} />
-          <p class={`run-end ${bad ? "danger" : ""}`}>{ending(run)}</p>
+          <p class={`run-end ${bad ? "danger" : ""}`}>{ending(run, chunks.some((chunk) => chunk.stream === "install"))}</p>
         </div>
         {run.files != null && <Results key={run.id} shell={shell} run={run} onGrown={grown} />}
       </div>

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from atelier.admin import service
 from atelier.auth import CallerDep, User
@@ -23,6 +23,18 @@ class UserChange(BaseModel):
 
 class Switches(BaseModel):
     sign_up: bool
+
+
+class PackageList(BaseModel):
+    """Which packages programs may have installed."""
+
+    listed: bool = Field(description="false: whatever the index has; the lists wait")
+    python: list[str] = Field(default_factory=list, max_length=5000, description="`name`, or `name>=2,<3`")
+    node: list[str] = Field(
+        default_factory=list,
+        max_length=5000,
+        description="`name`, `name@^2.0.0`, or a whole scope, `@scope/*`",
+    )
 
 
 @router.get("/users", operation_id="list_users")
@@ -54,3 +66,18 @@ async def get_switches(services: ServicesDep, caller: CallerDep) -> Switches:
 async def set_switches(body: Switches, services: ServicesDep, caller: CallerDep) -> Switches:
     """Set the switches."""
     return Switches.model_validate(await service.set_switches(services, caller, sign_up=body.sign_up))
+
+
+@router.get("/packages", operation_id="get_packages")
+async def get_packages(services: ServicesDep, caller: CallerDep) -> PackageList:
+    """Show which packages may be installed."""
+    return PackageList.model_validate(await service.packages(services, caller))
+
+
+@router.put("/packages", operation_id="set_packages")
+async def set_packages(body: PackageList, services: ServicesDep, caller: CallerDep) -> PackageList:
+    """Say which packages may be installed; the next run that asks for one meets it."""
+    kept = await service.set_packages(
+        services, caller, listed=body.listed, python=body.python, node=body.node
+    )
+    return PackageList.model_validate(kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,6 +13,7 @@ from atelier.auth import Caller, User, announce_access
 from atelier.auth import queries as people
 from atelier.auth.service import shown, sign_up_open
 from atelier.errors import Conflict, Forbidden, NotFound
+from atelier.packages import AllowList, allow_list, read_entries, set_allow_list
 from atelier.services import Services
 
 _PAGE = 50
@@ -86,6 +88,36 @@ async def set_switches(services: Services, caller: Caller, *, sign_up: bool) -> 
     async with services.db.begin() as db:
         await people.set_switch(db, "sign_up", sign_up)
     return {"sign_up": sign_up}
+
+
+async def packages(services: Services, caller: Caller) -> dict[str, Any]:
+    """Return which packages may be installed."""
+    require_admin(caller)
+    async with services.db.begin() as db:
+        return _shown_packages(await allow_list(db))
+
+
+async def set_packages(
+    services: Services, caller: Caller, *, listed: bool, python: Sequence[str], node: Sequence[str]
+) -> dict[str, Any]:
+    """Say which packages may be installed; returns the list as it is kept.
+
+    Raises:
+        Invalid: `allow_list_invalid`.
+    """
+    require_admin(caller)
+    allowed = AllowList(listed, read_entries("python", python), read_entries("node", node))
+    async with services.db.begin() as db:
+        await set_allow_list(db, allowed)
+    return _shown_packages(allowed)
+
+
+def _shown_packages(allowed: AllowList) -> dict[str, Any]:
+    return {
+        "listed": allowed.listed,
+        "python": [entry.text("python") for entry in allowed.python],
+        "node": [entry.text("node") for entry in allowed.node],
+    }
 
 
 async def _user(db: AsyncConnection, user_id: str) -> Any:

@@ -14,6 +14,7 @@ from atelier.files.service import (
     media_type_of,
     read_all,
     read_given,
+    read_some,
     seed,
 )
 from atelier.files.store import MAP, Tree, allowed, change_tree, read_tree, tree_of, turn
@@ -42,6 +43,7 @@ __all__ = [
     "media_type_of",
     "read_all",
     "read_given",
+    "read_some",
     "read_tree",
     "router",
     "seed",

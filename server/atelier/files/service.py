@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,15 @@ async def read_given(services: Services, session_id: str) -> Given:
         if size > services.limits.session_bytes:
             raise _session_too_large(services.limits)
     return Given(found, nodes)
+
+
+async def read_some(services: Services, session_id: str, paths: Collection[str]) -> dict[str, bytes]:
+    """Return those of these files that are there, as a run is given them."""
+    found = {}
+    for node in (await read_tree(services, session_id)).nodes:
+        if node.path in paths and node.kind == "text":
+            found[node.path] = (await read_text(services, session_id, node)).encode()
+    return found
 
 
 async def write_file(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from atelier import admin
 from atelier.auth import Caller, CallerDep
 from atelier.deps import ServicesDep
-from atelier.errors import Conflict, NotFound
+from atelier.errors import Conflict, Invalid, NotFound
 from atelier.pages.forms import FormDep
 from atelier.pages.render import page
 from atelier.services import Services
@@ -29,6 +31,19 @@ async def set_switches(services: ServicesDep, caller: CallerDep, form: FormDep) 
     """Set the switches."""
     await admin.set_switches(services, caller, sign_up=form.get("sign_up") == "on")
     return RedirectResponse("/admin", 303)
+
+
+@router.post("/packages")
+async def set_packages(request: Request, services: ServicesDep, caller: CallerDep, form: FormDep) -> Response:
+    """Say which packages may be installed."""
+    lines = {tool: form.get(tool, "").splitlines() for tool in ("python", "node")}
+    listed = form.get("listed") == "on"
+    try:
+        await admin.set_packages(services, caller, listed=listed, python=lines["python"], node=lines["node"])
+    except Invalid as error:
+        typed = {"listed": listed, **lines}
+        return await _page(request, services, caller, "", "", error, packages=typed)
+    return RedirectResponse("/admin#packages", 303)
 
 
 @router.post("/users/{user_id}/{verb}")
@@ -52,7 +67,8 @@ async def _page(
     caller: Caller,
     q: str,
     cursor: str,
-    error: Conflict | NotFound | None = None,
+    error: Conflict | NotFound | Invalid | None = None,
+    packages: dict[str, Any] | None = None,
 ) -> Response:
     people, following = await admin.list_users(services, caller, q[:100], cursor[:64])
     switches = await admin.switches(services, caller)
@@ -65,6 +81,7 @@ async def _page(
         people=people,
         following=following,
         switches=switches,
+        packages=packages or await admin.packages(services, caller),
         q=q,
         error=error,
     )

@@ -33,7 +33,7 @@ def topic(run_id: str) -> str:
 
 
 class Recorder:
-    """Takes bytes of both streams; characters that are cut between two reads are put together."""
+    """Takes bytes of each stream; characters that are cut between two reads are put together."""
 
     def __init__(self, services: Services, session_id: str, run_id: str, seq: int = 0) -> None:
         self._services, self._session_id, self._run_id = services, session_id, run_id
@@ -43,7 +43,7 @@ class Recorder:
         self._ending = asyncio.Event()
         self._passing_on: asyncio.Task[None] | None = None
         self._decoders = {
-            name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("stdout", "stderr")
+            name: codecs.getincrementaldecoder("utf-8")("replace") for name in ("install", "stdout", "stderr")
         }
 
     def output(self, stream: str, data: bytes, *, final: bool = False) -> None:
@@ -65,7 +65,7 @@ class Recorder:
         self._wake()
 
     async def end(self, result: dict[str, Any]) -> None:
-        """Add what is left of both streams and the last event, and store everything.
+        """Add what is left of each stream and the last event, and store everything.
 
         Raises:
             Unavailable: the database does not take them; those not stored are lost.

@@ -87,7 +87,7 @@ async def get_run_events(
     runs: RunsDep,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """Stream a run's events: started, stdout, stderr, files, exited. Resume with Last-Event-ID; the stream ends after exited."""
+    """Stream a run's events: install, started, stdout, stderr, files, exited. Resume with Last-Event-ID; the stream ends after exited."""
     await _allowed(services, session_id, caller.user_id, Action.READ)
     await runs.get(session_id, run_id)
     if last_event_id and not (last_event_id.isdigit() and len(last_event_id) < 10):

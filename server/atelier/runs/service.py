@@ -31,6 +31,7 @@ from atelier.errors import AtelierError, Conflict, Invalid, NotFound, Unavailabl
 from atelier.events import publish
 from atelier.ids import new_id
 from atelier.limits import Limits
+from atelier.packages import MANIFESTS, packages_of
 from atelier.runs import queries
 from atelier.runs.recorder import Recorder
 from atelier.runs.results import Leavings, asked_of, settle
@@ -170,7 +171,7 @@ class Runs:
         Raises:
             NotFound: `session_not_found`, `entry_not_found`.
             Forbidden: `role_forbids`.
-            Invalid: `language_unknown`, `limit_too_high`.
+            Invalid: `language_unknown`, `limit_too_high`, `manifest_invalid`, `package_not_allowed`.
             TooMany: `queue_full`.
             Unavailable: `sandbox_unavailable`, `queue_unavailable`.
         """
@@ -188,6 +189,10 @@ class Runs:
         entry = find_entry(asked.entry, [looked_at, chosen], paths)
         language = find_language(asked.language, entry, capabilities.languages)
         limits = self._limits(asked.limits)
+        manifests = [path for path in MANIFESTS.values() if path in paths]
+        if manifests:  # refused now, when somebody looks, and not at its turn
+            content = await files.read_some(self._services, session_id, manifests)
+            await packages_of(self._services, language, content)
         await self._turns.refuse_if_full()
         run_id = new_id("run")
         spec = {
@@ -414,6 +419,7 @@ class Runs:
                 stdin=stdin,
                 collect=asked_of(self._services),
                 build=build_limits(self._services.limits),
+                packages=await packages_of(self._services, spec["language"], left.given.content),
             ),
             turn.place,
         )

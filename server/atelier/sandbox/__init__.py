@@ -19,6 +19,7 @@ from atelier.sandbox.base import (
     LeftOut,
     Looked,
     Output,
+    Packages,
     Place,
     Reason,
     RunLimits,
@@ -33,7 +34,7 @@ from atelier.sandbox.embedded import EmbeddedSandbox
 from atelier.sandbox.fleet import open_fleet
 from atelier.sandbox.remote import PATIENCE, open_remote
 from atelier.sandbox.turns import LocalTurns
-from atelier_runner import Limits, open_local
+from atelier_runner import EnvironmentOptions, Limits, open_local
 
 __all__ = [
     "BuildLimits",
@@ -42,12 +43,14 @@ __all__ = [
     "Collect",
     "Collected",
     "Control",
+    "EnvironmentOptions",
     "Event",
     "Exited",
     "Language",
     "LeftOut",
     "Looked",
     "Output",
+    "Packages",
     "Place",
     "Reason",
     "RunLimits",
@@ -63,14 +66,19 @@ __all__ = [
 
 @asynccontextmanager
 async def open_sandbox(
-    url: str, secret: str = "", *, concurrent: int = 4, queued: int = 32
+    url: str,
+    secret: str = "",
+    *,
+    concurrent: int = 4,
+    queued: int = 32,
+    environments: EnvironmentOptions | None = None,
 ) -> AsyncIterator[Sandbox]:
     """Open `url`: embedded:// (this machine); http(s)://host:port, a runner service that knows `secret`; or redis://…,
     all runner services that register there.
 
     With `?untrusted=1` nothing is run where a control is absent; `?patience=20` is how many seconds a runner may be
     silent until its runs are lost. Further runs than `concurrent` at once wait (in Redis the runners know how many they
-    take), and no more than `queued` may.
+    take), and no more than `queued` may. `environments` is for this machine alone: other runners have their own options.
 
     Raises:
         ValueError: another scheme.
@@ -81,7 +89,7 @@ async def open_sandbox(
     patience = float(asked.pop("patience", PATIENCE))
     rest = parts._replace(query=urlencode(asked)).geturl()
     if parts.scheme == "embedded":
-        async with open_local(limits=Limits(), untrusted=untrusted) as backend:
+        async with open_local(limits=Limits(), untrusted=untrusted, environments=environments) as backend:
             yield EmbeddedSandbox(backend, LocalTurns(concurrent, queued))
     elif parts.scheme in ("http", "https") and parts.netloc:
         turns = LocalTurns(concurrent, queued)

@@ -25,6 +25,8 @@ class Reason(StrEnum):
     OUTPUT = "output"
     DISK = "disk"
     CANCELLED = "cancelled"
+    ENVIRONMENT = "environment"
+    """Its packages could not be installed, so it never began."""
     LOST = "lost"
 
 
@@ -66,6 +68,16 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
+class Packages:
+    """Packages of an index that a program needs."""
+
+    tool: str
+    """python or node."""
+    wanted: tuple[str, ...]
+    """For python requirements ("numpy>=2"), for node "name@range"."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """One execution. `files` are laid out beneath the working folder; `entry` is one of them.
 
@@ -86,6 +98,9 @@ class RunSpec:
     """None: what the program writes goes with it."""
     build: BuildLimits | None = None
     """None: `limits` hold for compiling and running together."""
+    packages: tuple[Packages, ...] = ()
+    """Installed before it begins, unless they are from a run before; what is said meanwhile is the stream `install`, in a
+    terminal part of what it shows. When it fails the run ends as `environment`; a terminal says so and begins without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +114,7 @@ class Started:
 class Output:
     seq: int
     stream: str
-    """stdout, stderr or terminal."""
+    """stdout, stderr or terminal; install before `Started`."""
     data: bytes
 
 

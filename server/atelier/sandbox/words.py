@@ -49,6 +49,7 @@ def spec_for_runner(spec: RunSpec) -> runner.Spec:
         terminal=None if spec.terminal is None else window_for_runner(spec.terminal),
         collect=None if spec.collect is None else runner.Collect(**asdict(spec.collect)),
         build=None if spec.build is None else runner.BuildLimits(**asdict(spec.build)),
+        packages=tuple(runner.Packages(found.tool, found.wanted) for found in spec.packages),
     )
 
 

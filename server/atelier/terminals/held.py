@@ -5,15 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
 from atelier.auth import Caller
-from atelier.errors import AtelierError, Forbidden, NotFound, Unavailable
+from atelier.errors import AtelierError, Forbidden, Invalid, NotFound, Unavailable
 from atelier.files import Changes, write_back
+from atelier.packages import packages_of
 from atelier.runs import build_limits
-from atelier.sandbox import Changed, Collect, Exited, Looked, Output, Reason, RunLimits, RunSpec, Window
+from atelier.sandbox import (
+    Changed,
+    Collect,
+    Exited,
+    Looked,
+    Output,
+    Packages,
+    Reason,
+    RunLimits,
+    RunSpec,
+    Window,
+)
 from atelier.services import Services
 from atelier.terminals import relay
 from atelier.terminals.screen import Screen, Typist
@@ -70,14 +83,24 @@ class Held:
         try:
             files = {path: data for path, data in (await self._changes.take()).items() if data is not None}
             collect = Collect(_FILES, limits.blob_bytes, _FILES_BYTES)
+            packages, refusal = await self._packages(language, files)
             spec = RunSpec(
                 language, entry, files, bounds, args,
-                terminal=self.screen.window, collect=collect, build=build_limits(limits),
+                terminal=self.screen.window, collect=collect, build=build_limits(limits), packages=packages,
             )  # fmt: skip
             self._sandbox_id = await self._services.sandbox.start(spec)
+            if refusal:
+                await self._say(refusal)
         except BaseException:
             self._changes.__exit__()
             raise
+
+    async def _packages(self, language: str, files: Mapping[str, bytes]) -> tuple[tuple[Packages, ...], str]:
+        """Return what is to be installed, or why nothing is: a terminal opens all the same, to mend the file in it."""
+        try:
+            return await packages_of(self._services, language, files), ""
+        except Invalid as error:
+            return (), f"No packages are installed. {error.detail} {error.next_step}"
 
     async def drive(self) -> dict[str, Any]:
         """Show what the program prints, and take what it writes, until it ends; returns how."""
