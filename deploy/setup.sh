@@ -37,7 +37,7 @@ case "$1" in
     .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e server -e runners ;;
   python-test)
     say "Installing Python packages of the tests"
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e 'server[test]' -e 'runners[docker]' ;;
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e 'server[test]' -e 'runners[docker,kubernetes]' ;;
   node)
     say "Installing Node packages of $2"
     cd "$2" && PATH="$OLDPWD/.venv/bin:$PATH" npm ci --silent --no-audit --no-fund ;;

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from deploy.engine import TESTED, Missing, Refused, engine, prepare
 
-from atelier_runner import Backend, Limits, open_docker, open_local
+from atelier_runner import Backend, Limits, open_docker, open_kubernetes, open_local
+from atelier_runner.docker_engine import Engine
+from atelier_runner.images import described
+from atelier_runner.kubernetes_api import Where
+from atelier_runner.kubernetes_carrier import Options
+from tests.cluster import Cluster, cluster
 
 Open = Callable[..., AbstractAsyncContextManager[Backend]]
-CARRIERS = ["local", pytest.param("docker", marks=pytest.mark.docker)]
+CARRIERS = [
+    "local",
+    pytest.param("docker", marks=pytest.mark.docker),
+    pytest.param("kubernetes", marks=[pytest.mark.docker, pytest.mark.kubernetes]),
+]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -25,7 +36,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         needed = item.get_closest_marker("language")
         params = getattr(getattr(item, "callspec", None), "params", {})
-        if needed is not None and params.get("backend") == "docker" and needed.args[0] not in TESTED:
+        if (
+            needed is not None
+            and params.get("backend") in ("docker", "kubernetes")
+            and needed.args[0] not in TESTED
+        ):
             left_out.append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
@@ -43,12 +58,31 @@ def docker_socket() -> Iterator[str]:
         pytest.skip(f"no Docker engine: {missing}")
 
 
+@pytest.fixture(scope="session")
+def kubernetes_cluster(docker_socket: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of the tests' own: an API server, and the engine as its node. `cluster.py` says what that proves."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with cluster(docker_socket, folder) as started:
+        engine = Engine(docker_socket)
+        (folder / "images.json").write_text(json.dumps(described(engine)))
+        engine.close()
+        yield started
+
+
+def way_in(cluster: Cluster, **options: Any) -> tuple[Where, Options]:
+    """Return what opens a carrier over the cluster."""
+    images = str(cluster.kubeconfig.with_name("images.json"))
+    return Where(kubeconfig=str(cluster.kubeconfig)), Options(**{"images": images, **options})
+
+
 @pytest.fixture(params=CARRIERS)
 def open_carrier(request: pytest.FixtureRequest) -> Open:
-    """The function that opens each carrier, for tests that open their own; both take `limits`, `pool_size`, `agent`."""
+    """The function that opens each carrier, for tests that open their own; all take `limits`, `pool_size`, `agent`."""
     if request.param == "local":
         return open_local
-    return partial(open_docker, request.getfixturevalue("docker_socket"))
+    if request.param == "docker":
+        return partial(open_docker, request.getfixturevalue("docker_socket"))
+    return partial(open_kubernetes, *way_in(request.getfixturevalue("kubernetes_cluster")))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=CARRIERS)
@@ -58,6 +92,10 @@ async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
     if request.param == "local":
         async with open_local(limits=limits) as opened:
             yield opened
-    else:
+    elif request.param == "docker":
         async with open_docker(request.getfixturevalue("docker_socket"), limits=limits) as opened:
+            yield opened
+    else:
+        where, options = way_in(request.getfixturevalue("kubernetes_cluster"))
+        async with open_kubernetes(where, options, limits=limits) as opened:
             yield opened

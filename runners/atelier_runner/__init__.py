@@ -4,6 +4,7 @@ from atelier_runner.backend import Backend
 from atelier_runner.docker_carrier import open_docker
 from atelier_runner.environments import EnvironmentOptions
 from atelier_runner.errors import LanguageUnknown, RunnerError, RunUnknown, SandboxUnavailable, SpecInvalid
+from atelier_runner.kubernetes_carrier import open_kubernetes
 from atelier_runner.local import open_local
 from atelier_runner.model import (
     BuildLimits,
@@ -59,5 +60,6 @@ __all__ = [
     "Window",
     "open_backend",
     "open_docker",
+    "open_kubernetes",
     "open_local",
 ]

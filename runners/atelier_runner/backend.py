@@ -23,7 +23,7 @@ MOST_UNREAD = 256
 
 
 class Backend:
-    """Starts runs and streams their events. Made by `open_local` and `open_docker`."""
+    """Starts runs and streams their events. Made by `open_local`, `open_docker` and `open_kubernetes`."""
 
     def __init__(
         self,
@@ -121,6 +121,11 @@ class Backend:
                 f"{MOST_RUNS} programs run at once already.", hint="Try again in a moment."
             )
         held: Held | None = None
+        if spec.packages and self._environments is None:
+            raise SandboxUnavailable(
+                "Packages cannot be installed here: this runner's sandboxes have no folder in common.",
+                hint="Remove requirements.txt or package.json, or put the packages into the language's image.",
+            )
         if spec.packages and self._environments is not None:
             held = await self._environments.find(spec.packages)
             if held is None:
@@ -134,7 +139,9 @@ class Backend:
         return self._add(run, sandbox, held)
 
     async def _begin(self, language: Language, spec: Spec, held: Held | None) -> tuple[Run, Sandbox]:
-        sandbox = await self._carrier.take(language, spec.limits)
+        staged = spec.build if spec.entry and language.build else None
+        limits = spec.limits if staged is None else staged.widest(spec.limits)
+        sandbox = await self._carrier.take(language, limits)
         environments = {} if held is None else held.paths
         return Run(spec, language, sandbox, self.outward, environments=environments), sandbox
 

@@ -1,8 +1,8 @@
 """The seam between a run and what carries it: a carrier gives sandboxes in which the agent is ready.
 
 Everything that is the same for all carriers (events, limits, reasons, the pool) is above this seam: `backend`, `run`,
-`pool`. A carrier starts the agent somewhere (`local`: under bubblewrap; `docker_carrier`: in a container), holds the
-strings to it, and says by what means it holds each limit.
+`pool`. A carrier starts the agent somewhere (`local`: under bubblewrap; `docker_carrier`: in a container;
+`kubernetes_carrier`: in a pod), holds the strings to it, and says by what means it holds each limit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Protocol
 
 from atelier_runner.cgroups import Usage
 from atelier_runner.languages import Language
-from atelier_runner.model import Limits
+from atelier_runner.model import Limits, Reason
 
 
 class Meter(Protocol):
@@ -23,6 +23,15 @@ class Meter(Protocol):
     def cpu_seconds(self) -> float | None: ...
 
     def usage(self) -> Usage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """Why a sandbox ended by itself, where its carrier is told."""
+
+    reason: Reason
+    detail: str = ""
+    """In words; empty: what is always said of this reason."""
 
 
 class Sandbox(Protocol):
@@ -38,7 +47,8 @@ class Sandbox(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its process 1 as this machine sees it; asked for only where `group` does not count."""
+        """Its process 1 as this machine sees it; asked for only where `group` does not count. 0: it is elsewhere, and
+        the agent is asked to count."""
         ...
 
     @property
@@ -59,8 +69,8 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def measure(self) -> None:
-        """Take the final figures of `group`, while they can be had."""
+    async def measure(self) -> Fate | None:
+        """Take the final figures of `group`, while they can be had; say why it ended where that is known."""
         ...
 
     def end_program(self) -> None:
@@ -103,6 +113,8 @@ class Means:
     """Namespaces that a sandbox may share with this machine and still count as isolated, in part."""
     hidden: tuple[str, ...] = ()
     """Paths that only this machine has, so that a sandbox must not show them."""
+    reach: tuple[str, int] | None = None
+    """What a sandbox of this carrier would reach if nothing kept it from the network; the doctor tries it."""
 
 
 class Carrier(Protocol):
@@ -116,7 +128,8 @@ class Carrier(Protocol):
         ...
 
     async def take(self, language: Language, limits: Limits) -> Sandbox:
-        """Return a sandbox for a program of this language that nobody else has or had; the caller closes it.
+        """Return a sandbox for a program of this language that nobody else has or had; the caller closes it. `limits` are
+        the widest of its stages.
 
         Raises:
             SandboxUnavailable: none was waiting and none can be started.

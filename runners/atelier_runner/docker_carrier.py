@@ -12,11 +12,9 @@ import contextlib
 import marshal
 import os
 import socket
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,8 +30,8 @@ from atelier_runner.images import LANGUAGE_LABEL, TOOL_LABEL, VERSION_LABEL
 from atelier_runner.languages import Language, imaged
 from atelier_runner.model import Limits
 from atelier_runner.outward import Outward
-from atelier_runner.pool import Pool
 from atelier_runner.processes import tree_usage
+from atelier_runner.stocks import Stocks
 
 THREADS = 8
 """Calls to the engine at once."""
@@ -41,14 +39,6 @@ FIRST = "python"
 """The language whose containers wait from the start."""
 GVISOR = "runsc"
 ORPHAN_AGE = timedelta(minutes=1)
-
-
-@dataclass(slots=True)
-class _Stock:
-    """The waiting containers of one language."""
-
-    launcher: DockerLauncher
-    pool: Pool
 
 
 class DockerCarrier:
@@ -71,12 +61,9 @@ class DockerCarrier:
         self._languages = languages
         self._images = images
         self._limits = limits
-        self._size = size
-        self._most = most
         self._threads = ThreadPoolExecutor(THREADS, "atelier-docker")
         self._kills = KillWatch(lambda: engine.kills(f"{RUNNER_LABEL}={recipe.runner}"))
-        self._stocks: OrderedDict[str, _Stock] = OrderedDict()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._stocks = Stocks(self._launcher, size, most)
 
     async def languages(self) -> dict[str, Language]:
         """Return the catalogue; what has an image has a version."""
@@ -84,44 +71,27 @@ class DockerCarrier:
 
     async def take(self, language: Language, limits: Limits) -> Sandbox:
         """Return a container of the language's image; from now on others of it wait. See `Carrier`."""
-        return await (await self._stock(language.info.name)).pool.take(limits)
+        return await (await self._stocks.of(language.info.name)).pool.take(limits)
 
     async def idle(self) -> tuple[int, int]:
         """Say how many containers wait, and what those have resident that are processes of this machine; see `Carrier`."""
-        waiting = [sandbox for stock in self._stocks.values() for sandbox in stock.pool.waiting]
+        waiting = self._stocks.waiting
         pids = [sandbox.pid for sandbox in waiting if sandbox.pid]
         usages = await asyncio.to_thread(lambda: [tree_usage(pid) for pid in pids])
         return len(waiting), sum(usage.memory_bytes for usage in usages)
 
-    async def _stock(self, name: str) -> _Stock:
-        stock = self._stocks.get(name)
-        if stock is None:
-            launcher = DockerLauncher(
-                self._engine, self._images[name], self._recipe, self._threads, self._kills
-            )
-            stock = self._stocks[name] = _Stock(launcher, Pool(launcher, self._limits, self._size))
-            await stock.pool.__aenter__()
-        self._stocks.move_to_end(name)
-        while len(self._stocks) > self._most:
-            _, oldest = self._stocks.popitem(last=False)
-            leaving = asyncio.create_task(self._leave(oldest), name="pool-leave")
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
-        return stock
-
-    async def _leave(self, stock: _Stock) -> None:
-        await stock.pool.__aexit__(None, None, None)
-        await stock.launcher.close()
+    def _launcher(self, name: str) -> tuple[DockerLauncher, Limits]:
+        launcher = DockerLauncher(self._engine, self._images[name], self._recipe, self._threads, self._kills)
+        return launcher, self._limits
 
     async def begin(self) -> None:
         """Let containers of the most common language wait."""
         if FIRST in self._images:
-            await self._stock(FIRST)
+            await self._stocks.of(FIRST)
 
     async def warm(self) -> None:
         """Wait until as many containers wait as are meant to."""
-        for stock in list(self._stocks.values()):
-            await stock.pool.filled()
+        await self._stocks.filled()
 
     def means(self) -> Means:
         """Say by what the engine holds each limit."""
@@ -153,9 +123,7 @@ class DockerCarrier:
 
     async def close(self) -> None:
         """Remove every waiting container."""
-        await asyncio.gather(*(self._leave(stock) for stock in self._stocks.values()))
-        await asyncio.gather(*self._leaving)
-        self._stocks.clear()
+        await self._stocks.close()
         await asyncio.to_thread(self._kills.close)
         self._threads.shutdown()
 

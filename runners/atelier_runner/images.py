@@ -1,7 +1,7 @@
 """Builds the images that the Docker carrier runs programs in: one for each language of the catalogue.
 
     python -m atelier_runner.images build [LANGUAGE…]     all of them when none is named
-    python -m atelier_runner.images list
+    python -m atelier_runner.images list [--json]         as JSON it is what a runner over Kubernetes is told
 
 `runners/images/<language>/Dockerfile` installs the toolchain and a Python for the agent. What was built is then asked
 for its version, as the local carrier asks this machine, and gets it as a label, so that a runner knows what it has
@@ -112,6 +112,16 @@ def _asked(entry: dict[str, Any]) -> str:
     return " ".join('"$tool"' if part == "{tool}" else shlex.quote(part) for part in entry["probe"])
 
 
+def described(engine: Engine) -> dict[str, dict[str, str]]:
+    """Return what is in the image of each language, for whoever cannot ask an engine."""
+    found: dict[str, dict[str, str]] = {}
+    for _, labels in engine.images(LANGUAGE_LABEL):
+        if RECIPE_LABEL in labels:
+            entry = {"tool": labels[TOOL_LABEL], "version": labels[VERSION_LABEL]}
+            found.setdefault(labels[LANGUAGE_LABEL], entry)
+    return found
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Serve the command line."""
     parser = argparse.ArgumentParser(
@@ -122,6 +132,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--socket", default=DEFAULT_SOCKET, help="the engine's Unix socket")
     parser.add_argument("--fresh", action="store_true", help="build again what is there")
     parser.add_argument("--verbose", action="store_true", help="show what the builds print")
+    parser.add_argument("--json", action="store_true", help="list as JSON, for kubernetes://?images=FILE")
     parser.add_argument("--network", help="the network that builds use, for instance host")
     asked = parser.parse_args(words)
     catalogue = read_catalogue()
@@ -129,6 +140,9 @@ def main(words: Sequence[str] | None = None) -> int:
         parser.error(f"not in the catalogue: {', '.join(sorted(unknown))}")
     try:
         engine = Engine(asked.socket)
+        if asked.verb == "list" and asked.json:
+            print(json.dumps(described(engine), indent=1, sort_keys=True))
+            return 0
         if asked.verb == "list":
             for _, labels in engine.images(LANGUAGE_LABEL):
                 if RECIPE_LABEL in labels:

@@ -81,6 +81,12 @@ class BuildLimits:
         """Return all bounds on the compile stage of a run that has these."""
         return replace(limits, **asdict(self))
 
+    def widest(self, limits: Limits) -> Limits:
+        """Return what both stages of a run that has these fit in."""
+        return replace(
+            limits, **{name: max(value, getattr(limits, name)) for name, value in asdict(self).items()}
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Window:

@@ -24,7 +24,7 @@ from typing import Any
 
 from atelier_runner import frames
 from atelier_runner.bubblewrap import ENVIRONMENT, TERMINAL
-from atelier_runner.carrier import Sandbox
+from atelier_runner.carrier import Fate, Sandbox
 from atelier_runner.channels import CONNECTIONS, WINDOW, Channels
 from atelier_runner.collection import Collection
 from atelier_runner.errors import SpecInvalid
@@ -39,6 +39,8 @@ from atelier_runner.proxy import PORT, Proxy
 OPEN_FILES = 256
 CPUS = os.cpu_count() or 1
 END_SECONDS = 0.1  # a limit's tree is dead by then, collected or not
+USAGE_SECONDS = 0.1
+"""How often an agent says what is used, where nobody else can count it."""
 SOFT = (Reason.WALL_TIME, Reason.CPU_TIME, Reason.OUTPUT, Reason.CANCELLED)
 
 
@@ -75,9 +77,14 @@ class Run:
         """Paths that the agent may say are gone."""
         self._build: Limits | None = None
         """While it is compiled under limits of its own: those."""
+        self._staged = False
         self._began = 0.0
         self._timer: asyncio.TimerHandle
         self._tree_before = 0.0
+        counted = sandbox.group.usage()
+        self._by_tree = counted.cpu_seconds is None or counted.peak_memory_bytes is None
+        self._by_agent = self._by_tree and not sandbox.pid
+        self._fate: Fate | None = None
         self._looking = 0
         self._found_now: Collection | None = None
         self._channels: Channels | None = None
@@ -178,6 +185,7 @@ class Run:
         loop = asyncio.get_running_loop()
         compiled = self._spec.entry and self._language.build
         self._build = self._spec.build.of(self._spec.limits) if compiled and self._spec.build else None
+        self._staged = self._build is not None
         helpers: list[asyncio.Task[None]] = []
         result: Exited | None = None
         try:
@@ -190,7 +198,7 @@ class Run:
             await self._pump()
             self._wall = loop.time() - self._began
             self._timer.cancel()
-            await self._sandbox.measure()
+            self._fate = await self._sandbox.measure()
             result = self._result()
             if self._agent_said is not None and self._agent_said.get("built") is not False:
                 await self._collect()
@@ -199,7 +207,7 @@ class Run:
         finally:
             self._wall = self._wall or loop.time() - self._began
             if result is None:
-                await self._sandbox.measure()
+                self._fate = await self._sandbox.measure()
             self._sandbox.kill()  # the program may have left others behind
             self._timer.cancel()
             if self._channels is not None:
@@ -278,6 +286,7 @@ class Run:
             "collect": None if spec.collect is None else asdict(spec.collect),
             "staged": self._build is not None,
             "network": None if spec.network is None else way,
+            "usage": USAGE_SECONDS if self._by_agent else 0,
             "rlimits": {"nofile": OPEN_FILES, "fsize": spec.limits.disk_mb * MIB},
             "build_rlimits": self._rlimits(self._build or spec.limits),
             "program_rlimits": self._rlimits(spec.limits),
@@ -316,6 +325,8 @@ class Run:
                 left = max(0, left - len(payload))
             elif kind == frames.BEGUN and self._build is not None:
                 await self._built()
+            elif kind == frames.USED and self._by_agent:
+                self._told(frames.json_object(payload))
             elif self._looking and kind in frames.FILES:
                 await self._found(kind, payload)
             elif self._channels is not None and kind in frames.NETWORK:
@@ -349,17 +360,13 @@ class Run:
     async def _watch(self) -> None:
         """Look at what has been used, the more often the nearer the limit."""
         group = self._sandbox.group
-        counted = group.usage()
-        by_tree = counted.cpu_seconds is None or counted.peak_memory_bytes is None
         while True:
             used = group.cpu_seconds()
-            if by_tree:
-                tree = await asyncio.to_thread(tree_usage, self._sandbox.pid)
-                self._tree_cpu = max(self._tree_cpu, tree.cpu_seconds - self._tree_before)
-                self._peak = max(self._peak, tree.memory_bytes)
+            if self._by_tree:
+                if not self._by_agent:
+                    tree = await asyncio.to_thread(tree_usage, self._sandbox.pid)
+                    self._count(tree.cpu_seconds, tree.memory_bytes)
                 used = self._tree_cpu if used is None else used
-                if counted.peak_memory_bytes is None and tree.memory_bytes > self._limits.memory_mb * MIB:
-                    self.stop(Reason.MEMORY)
             if (
                 group.usage().oom_kills
             ):  # also when the kernel chose a child, and the program only waits for it
@@ -367,7 +374,23 @@ class Run:
             if used is not None and used >= self._limits.cpu_seconds:
                 self.stop(Reason.CPU_TIME)
             left = self._limits.cpu_seconds - (used or 0.0)
-            await asyncio.sleep(max(0.02, min(left / CPUS, 0.1 if by_tree else 0.5)))
+            await asyncio.sleep(max(0.02, min(left / CPUS, 0.1 if self._by_tree else 0.5)))
+
+    def _count(self, cpu_seconds: float, memory_bytes: int) -> None:
+        """Take what all processes together have used so far, where no control group counts."""
+        self._tree_cpu = max(self._tree_cpu, cpu_seconds - self._tree_before)
+        self._peak = max(self._peak, memory_bytes)
+        if (
+            self._sandbox.group.usage().peak_memory_bytes is None
+            and memory_bytes > self._limits.memory_mb * MIB
+        ):
+            self.stop(Reason.MEMORY)
+
+    def _told(self, said: dict[str, Any]) -> None:
+        """Take what the agent counted. A program that speaks in its place can hide its own use, and has the wall time then."""
+        self._count(_seconds(said.get("cpu")), _number(said.get("memory")) or 0)
+        if _number(said.get("kills")):
+            self.stop(Reason.MEMORY)
 
     def _result(self) -> Exited:
         """Turn what is known into one reason."""
@@ -377,14 +400,16 @@ class Run:
         cpu = (
             used.cpu_seconds
             if used.cpu_seconds is not None
-            else max(self._tree_cpu, _seconds(said.get("cpu")))
+            else max(self._tree_cpu, 0.0 if self._by_agent else _seconds(said.get("cpu")))
         )
         peak = (
             used.peak_memory_bytes
             if used.peak_memory_bytes is not None
-            else max(self._peak, _number(said.get("memory")) or 0)
+            else max(self._peak, 0 if self._staged else _number(said.get("memory")) or 0)
         )
-        reason, detail = self._reason(code, number, bool(said.get("full")), bool(used.oom_kills), cpu)
+        # What the agent counts comes a moment late: a short program may have had more than it was to have.
+        oom = bool(used.oom_kills) or (self._by_agent and peak > self._limits.memory_mb * MIB)
+        reason, detail = self._reason(code, number, bool(said.get("full")), oom, cpu)
         if self._cause is not None:
             code = None
         name = None if number is None or self._cause is not None else _signal_name(number)
@@ -406,12 +431,14 @@ class Run:
         failed = number is not None or code != 0
         if self._cause is not None:
             return self._cause, texts[self._cause]
-        if oom and failed:
+        if oom and (failed or self._by_agent):
             return Reason.MEMORY, texts[Reason.MEMORY]
         if self._failure is not None:
             if self._failure.get("kind") == "disk":
                 return Reason.DISK, texts[Reason.DISK]
             return Reason.LOST, str(self._failure.get("detail", ""))[:200]
+        if self._agent_said is None and self._fate is not None:
+            return self._fate.reason, self._fate.detail or texts.get(self._fate.reason, self._lost)
         if self._agent_said is None:
             return Reason.LOST, self._lost
         if number == signal.SIGXCPU or (number == signal.SIGKILL and cpu >= limits.cpu_seconds):

@@ -222,13 +222,21 @@ async def test_what_there_is_not_is_refused_by_name(backend: Backend) -> None:
         _ = [event async for event in backend.events("nothing")]
 
 
-async def test_every_control_is_tried_and_none_is_absent(backend: Backend) -> None:
+# What a cluster can hold for one pod only from within it, and says so.
+INSIDE = {"memory", "processes", "cpu time"}
+
+
+async def test_every_control_is_tried_and_none_is_absent(
+    backend: Backend, request: pytest.FixtureRequest
+) -> None:
     found = await backend.capabilities()
     assert found.available
     states = {control.name: control.state for control in found.controls}
     assert {"namespaces", "files", "identity"} <= states.keys()
     exact = ("network", "system calls", "memory", "processes", "cpu time", "disk", "wall time", "output")
-    assert {name: states[name] for name in exact} == dict.fromkeys(exact, "enforced"), found.controls
+    inside = INSIDE if request.node.callspec.params["backend"] == "kubernetes" else set()
+    expected = {name: "partial" if name in inside else "enforced" for name in exact}
+    assert {name: states[name] for name in exact} == expected, found.controls
     assert "absent" not in states.values(), found.controls
 
 
@@ -262,7 +270,9 @@ async def test_what_takes_too_long_to_compile_says_so(backend: Backend) -> None:
         assert result.detail.startswith("Compiling it ")
 
 
-async def test_the_program_s_limits_hold_from_its_first_moment(backend: Backend) -> None:
+async def test_the_program_s_limits_hold_from_its_first_moment(
+    backend: Backend, request: pytest.FixtureRequest
+) -> None:
     greedy = b"""#include <stdlib.h>
 #include <string.h>
 int main(void) { for (;;) memset(malloc(1 << 20), 1, 1 << 20); }
@@ -271,7 +281,10 @@ int main(void) { for (;;) memset(malloc(1 << 20), 1, 1 << 20); }
         backend, c(greedy, replace(LIMITS, memory_mb=48), BuildLimits(memory_mb=900))
     )
     assert result.reason is Reason.MEMORY
-    assert result.peak_memory_bytes <= 64 * MIB
+    watched = (
+        request.node.callspec.params["backend"] == "kubernetes"
+    )  # not held by the kernel, which is exact
+    assert result.peak_memory_bytes <= (128 if watched else 64) * MIB
     assert not result.detail.startswith("Compiling")
     endless = b"int main(void) { for (;;); }"
     _, _, result = await finished(backend, c(endless, replace(LIMITS, wall_seconds=0.4), BuildLimits()))

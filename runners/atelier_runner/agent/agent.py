@@ -29,6 +29,7 @@ import resource
 import select
 import signal
 import struct
+import time
 import types
 
 import collect  # type: ignore[import-not-found]
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 HEADER = struct.Struct(">IB")
 CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
+LOOK_SECONDS = 0.02  # between two looks at what is used, where the host asks
+GROWN = 8 * 1024 * 1024  # bytes more than were said last are said at once
 WORK = "/work"
 MARKS = 4  # where the child says that it has built (D) or could not (B); no program inherits it
 GATE = 5  # where it waits for leave to go on after that
@@ -315,6 +318,7 @@ class Carrier:
         wanted: dict | None,
         laid: collect.Laid,
         network: Network | None,
+        every: float,
     ) -> None:
         self.network = network
         self.pid = pid
@@ -332,6 +336,31 @@ class Carrier:
         self.pending = bytearray()
         self.closing = False
         self.status: int | None = None
+        self.every = every
+        self.said = self.looked = time.monotonic()
+        self.told = 0
+        self.base = 0.0
+        if every:
+            self.base = self.used()["cpu"]
+
+    def used(self) -> dict:
+        """Return what is used here altogether, since the program began."""
+        from usage import used  # type: ignore[import-not-found]
+
+        found: dict = used()
+        found["cpu"] -= self.base
+        return found
+
+    def report(self, *, now: bool = False) -> None:
+        """Say what is used, as often as a host wants that cannot count it, and when much more is; `now`: in any case."""
+        moment = time.monotonic()
+        if not self.every or not (now or moment - self.looked >= LOOK_SECONDS):
+            return
+        self.looked = moment
+        found = self.used()
+        if now or moment - self.said >= self.every or found["memory"] - self.told > GROWN:
+            send(b"U", json.dumps(found).encode())
+            self.said, self.told = moment, found["memory"]
 
     def run(self, *, alone: bool) -> None:
         """Carry until the program has ended and what it printed has been sent; `alone`: and nothing else runs."""
@@ -347,7 +376,8 @@ class Carrier:
             if self.pending:
                 both = select.POLLIN if self.terminal else 0
                 poller.register(self.stdin, select.POLLOUT | both)
-            for handle, event in poller.poll():
+            self.report()
+            for handle, event in poller.poll(LOOK_SECONDS * 1000 if self.every else None):
                 if handle == self.stdin and event & select.POLLOUT:
                     self.feed()
                 if handle in self.outputs:
@@ -366,6 +396,7 @@ class Carrier:
                     self.network.handle(handle)
         if alone:
             end_everybody()
+        self.report(now=True)
         for handle in list(self.outputs):
             os.set_blocking(handle, False)
             while self.output(handle):
@@ -378,6 +409,8 @@ class Carrier:
         except BlockingIOError:
             return
         self.unbuilt = self.unbuilt or said == b"B"
+        if said == b"D":
+            self.report(now=True)
         if said == b"D" and self.staged:
             send(b"B")
         elif said == b"D":
@@ -609,9 +642,9 @@ def main() -> None:
     wanted = spec["collect"]
     if wanted is not None:
         signal.signal(signal.SIGTERM, kill_everybody)
+    carrier = Carrier(pid, stdin, outputs, wakeup, (marks, gate), wanted, laid, network, spec.get("usage", 0))
     write_all(specs_write, json.dumps(spec).encode())
     os.close(specs_write)
-    carrier = Carrier(pid, stdin, outputs, wakeup, (marks, gate), wanted, laid, network)
     carrier.staged = spec["staged"]
     carrier.run(alone=wanted is not None)
     carrier.mark()

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--carrier",
             default=defaults.carrier,
             metavar="URL",
-            help="embedded:// (bubblewrap on this machine) or docker:///path/to/docker.sock (%(default)s)",
+            help="embedded:// (bubblewrap on this machine), docker:///path/to/docker.sock or kubernetes://namespace?images=FILE (%(default)s)",
         )
         sub.add_argument("--untrusted", action="store_true", help="refuse to run while a control is absent")
     options = parser.parse_args(arguments)

@@ -258,8 +258,8 @@ async def difference(peers: list[Peer], states: list[dict[str, Any]], what: str)
     await asyncio.sleep(5)
     again = [await peer.state() for peer in peers]
     for peer, state in zip(peers, again, strict=True):
-        same = [state[what], state["vector"]] == [again[0][what], again[0]["vector"]]
-        lines.append(f"{peer.name} after it connected again: {'the same' if same else 'other still'}")
+        now = [state[what], state["vector"]] == [again[0][what], again[0]["vector"]]
+        lines.append(f"{peer.name} after it connected again: {'the same' if now else 'other still'}")
     return "\n".join(["they do not come together", *lines])
 
 
