@@ -108,6 +108,10 @@ class Backend:
                 hint="" if language is None else language.info.hint,
             )
         spec.check()
+        if spec.cells is not None and not language.cells:
+            raise LanguageUnknown(
+                f"{language.info.title} has no interpreter that takes cells.", hint="Use Python."
+            )
         if not spec.entry and not language.prompt:
             raise LanguageUnknown(
                 f"{language.info.title} has no prompt of its own.", hint="Start Bash or Python."
@@ -203,6 +207,20 @@ class Backend:
         """Let what a run's program has written since the last look come as events, and then `Looked`."""
         if (found := self._runs.get(run)) is not None:
             await found.look()
+
+    async def cell(self, run: str, number: int, path: str, code: str) -> None:
+        """Hand an interpreter its next cell, from 1; `path` is the file that it stands in, or empty. One that came before is ignored.
+
+        Raises:
+            SpecInvalid: `no_cells`, `cell_invalid`, `path_invalid`, `cells_full`.
+        """
+        if (found := self._runs.get(run)) is not None and not found.ended:
+            await found.cell(number, path, code)
+
+    async def interrupt(self, run: str, number: int) -> None:
+        """Interrupt a cell, if it is the one that runs; the variables stay. Raises SpecInvalid `no_cells`."""
+        if (found := self._runs.get(run)) is not None and not found.ended:
+            await found.interrupt(number)
 
     async def resize(self, run: str, window: Window) -> None:
         """Change the size of a run's terminal. Raises SpecInvalid `window_invalid`."""

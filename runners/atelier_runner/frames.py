@@ -18,11 +18,14 @@ CHUNK: Final = 256 * 1024
 
 # host to agent
 SPEC, FILE, MORE, GO, STDIN, STDIN_END, WINDOW, DELETE, LOOK, SIGNAL, BUILT = b"SFMGICWDQKB"
+CELL, INTERRUPT = b"yj"
 # agent to host
 READY, BEGUN, STDOUT, STDERR, USED, EXIT, FAILED = b"RBOEUXP"
 FILES = CHANGED, ADDED, DELETED, LEFT_OUT = b"NADL"
 # of a connection, in both directions
 NETWORK = CONNECTED, CARRIED, ENDED, CREDIT, BROKEN = b"JTHVZ"
+# of an interpreter's cells
+CELLS = CELL_BEGUN, CELL_OUTPUT, CELL_VALUE, CELL_MORE, CELL_ENDED = b"ytvuz"
 
 
 class BadFrame(Exception):
@@ -50,6 +53,17 @@ def encode_changes(files: Mapping[str, bytes | None]) -> Iterator[bytes]:
     for path, data in files.items():
         if data is None:
             yield encode(DELETE, path.encode())
+
+
+def encode_cell(number: int, path: str, code: str) -> bytes:
+    """Return the frame that hands a cell to the interpreter."""
+    name = path.encode()
+    return encode(CELL, struct.pack(">IH", number, len(name)) + name + code.encode())
+
+
+def encode_interrupt(number: int) -> bytes:
+    """Return the frame that interrupts a cell, if it is the one that runs."""
+    return encode(INTERRUPT, struct.pack(">I", number))
 
 
 def encode_window(columns: int, rows: int) -> bytes:

@@ -49,6 +49,8 @@ class Language:
     runtime: str
     """Runtime and version in words, for `Started`."""
     fork: bool
+    cells: bool
+    """Whether it has an interpreter that is sent cells."""
 
     def argv(self, entry: str, args: tuple[str, ...]) -> list[str]:
         """Return the command line; an entry that looks like something else is made a path."""
@@ -126,6 +128,7 @@ def _language(name: str, entry: dict[str, Any], inside: str, version: str, hint:
         dict(entry.get("env", {})),
         f"{entry.get('runtime', entry['title'])} {version}",
         bool(entry.get("fork", False)),
+        bool(entry.get("cells", False)),
     )
 
 

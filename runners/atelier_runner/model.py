@@ -20,6 +20,10 @@ HOST = re.compile(r"(?:[a-z0-9_.-]{1,253}|[0-9a-f:]{2,45}):[0-9]{1,5}")
 IGNORED = (
     "__pycache__", "*.pyc", "node_modules", ".git", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints",
 )  # fmt: skip
+CELL_BYTES = 128 * 1024
+"""Of a cell's code."""
+MOST_CELLS = 64
+"""Cells that may wait for their turn."""
 SIGNALS = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "KILL", "STOP", "CONT")
 """What may be sent to a program."""
 
@@ -38,6 +42,16 @@ class Reason(StrEnum):
     ENVIRONMENT = "environment"
     """Its packages could not be installed, so it never began."""
     LOST = "lost"
+
+
+class Outcome(StrEnum):
+    """How a cell ended."""
+
+    DONE = "done"
+    ERROR = "error"
+    INTERRUPTED = "interrupted"
+    WALL_TIME = "wall_time"
+    OUTPUT = "output"
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +189,24 @@ class Network:
 
 
 @dataclass(frozen=True, slots=True)
+class CellLimits:
+    """Bounds on one cell of an interpreter; `Limits` are those on its whole life."""
+
+    wall_seconds: float = 600.0
+    """Then it is interrupted; an interpreter that does not follow is ended."""
+    output_bytes: int = MIB
+    """The first are kept; then it is interrupted too."""
+    value_bytes: int = 16 * MIB
+    """Values and figures together; further ones are left out."""
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One execution. `files` are laid out beneath the working folder; `entry` is one of them.
 
     With `terminal` the program's streams are one pseudo-terminal; its events have the stream `terminal`. The entry may
-    then be empty: the language's own prompt starts, for Bash a shell.
+    then be empty: the language's own prompt starts, for Bash a shell. With `cells` there is no entry: the program is an
+    interpreter, which stays, and is sent cells to run in order.
     """
 
     language: str
@@ -199,6 +226,7 @@ class Spec:
     """None: it reaches nothing."""
     packages: tuple[Packages, ...] = ()
     """What must be installed before it begins, at most once for each tool; nothing where they are there already."""
+    cells: CellLimits | None = None
 
     def check(self) -> None:
         """Raise SpecInvalid for a path, an entry, an argument or a limit that cannot be honoured."""
@@ -214,7 +242,13 @@ class Spec:
         if len({packages.tool for packages in self.packages}) < len(self.packages):
             raise SpecInvalid("packages_invalid", "Packages of one tool are one environment.")
         check_files(self.files, self.limits)
-        if self.entry not in self.files and (self.entry or self.terminal is None):
+        if self.cells is not None:
+            Limits(self.cells.wall_seconds, output_bytes=self.cells.output_bytes).check()
+            if self.entry or self.terminal is not None or self.stdin is not None:
+                raise SpecInvalid(
+                    "cells_invalid", "An interpreter has no entry, no terminal, and input for each cell."
+                )
+        if self.entry not in self.files and (self.entry or (self.terminal is None and self.cells is None)):
             raise SpecInvalid("entry_not_found", f"The entry {self.entry!r} is not among the files.")
         texts = [*self.args, *self.env, *self.env.values()]
         if any("\0" in text for text in texts) or any(not name or "=" in name for name in self.env):
@@ -236,6 +270,21 @@ def check_files(files: Mapping[str, bytes], limits: Limits) -> None:
             f"The files have {size / MIB:.1f} MiB; the working folder of a run holds {limits.disk_mb} MiB.",
             hint="Remove large files from the session, or raise the run's disk limit.",
         )
+
+
+def check_cell(path: str, code: str) -> None:
+    """Raise SpecInvalid `cell_invalid` or `path_invalid` for a cell that cannot be run."""
+    if path:
+        check_path(path)
+    try:
+        size = len(code.encode())
+    except UnicodeEncodeError:
+        raise SpecInvalid("cell_invalid", "The cell is not valid Unicode.") from None
+    if size > CELL_BYTES:
+        raise SpecInvalid(
+            "cell_invalid", f"A cell has at most {CELL_BYTES // 1024} KiB, not {size / 1024:.0f}.",
+            hint="Put most of it into a file, and import that.",
+        )  # fmt: skip
 
 
 def check_path(path: str) -> None:
@@ -267,6 +316,8 @@ class Output:
     stream: str
     """stdout, stderr or terminal; install for what is said while packages are installed, before `Started`."""
     data: bytes
+    cell: int = 0
+    """Whose output it is, in an interpreter; it may come after the cell's end, from what that left running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +335,49 @@ class Looked:
     """A `look` is over: whatever had changed has come."""
 
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class CellBegan:
+    """A cell runs now."""
+
+    seq: int
+    cell: int
+
+
+@dataclass(frozen=True, slots=True)
+class CellValue:
+    """The value of a cell's last expression, or what it displayed, in one form."""
+
+    seq: int
+    cell: int
+    role: str
+    """value or display."""
+    media_type: str
+    data: bytes
+    instead: bool = False
+    """A plain text for whoever cannot show the richer form, which comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    name: str
+    message: str
+    text: str
+    """The traceback, which names cells and lines."""
+    place: tuple[int, int] | None
+    """The innermost line of a cell that it went through: (cell, line)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellEnded:
+    """A cell has ended, and what it printed itself has come."""
+
+    seq: int
+    cell: int
+    outcome: Outcome
+    wall_seconds: float
+    error: CellError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +416,8 @@ class Exited:
     """None: nothing was asked for, or the sandbox was gone before its files could be looked at."""
 
 
-Event = Started | Output | Changed | Looked | Exited
+CellEvent = CellBegan | CellValue | CellEnded
+Event = Started | Output | Changed | Looked | CellBegan | CellValue | CellEnded | Exited
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
-from atelier_runner.model import Changed, Event, Exited, Looked, Output, Started
+from atelier_runner.model import CellEvent, Changed, Event, Exited, Looked, Output, Started
 
 BOUND = 256 * 1024
 """Bytes waiting to be read."""
@@ -27,15 +27,16 @@ streams byte by byte makes few events. The order between the two streams is then
 class _Piece:
     stream: str
     data: bytearray
+    cell: int
 
 
 class Outbox:
     """One writer, one reader; numbers the events as they are read."""
 
     def __init__(self) -> None:
-        self._waiting: deque[_Piece | Started | Changed | Looked] = deque()
-        self._last: dict[str, _Piece] = {}
-        """The newest waiting piece of each stream."""
+        self._waiting: deque[_Piece | Started | Changed | Looked | CellEvent] = deque()
+        self._last: dict[tuple[str, int], _Piece] = {}
+        """The newest waiting piece of each stream, of each cell."""
         self._size = 0
         self._exited: Exited | None = None
         self._readable = asyncio.Event()
@@ -49,19 +50,19 @@ class Outbox:
         self._waiting.append(Started(0, version))
         self._readable.set()
 
-    async def output(self, stream: str, data: bytes) -> None:
+    async def output(self, stream: str, data: bytes, cell: int = 0) -> None:
         """Queue output; waits while the queue is full."""
         while self._open and self._size >= BOUND:
             self._writable.clear()
             await self._writable.wait()
         if self._size >= BOUND:
             return
-        last = self._last.get(stream)
+        last = self._last.get((stream, cell))
         joins = last is not None and (self._waiting[-1] is last or len(self._waiting) >= PIECES)
         if last is not None and joins and len(last.data) + len(data) <= JOINED:
             last.data.extend(data)
         else:
-            self._last[stream] = piece = _Piece(stream, bytearray(data))
+            self._last[stream, cell] = piece = _Piece(stream, bytearray(data), cell)
             self._waiting.append(piece)
         self._size += len(data)
         self._readable.set()
@@ -76,6 +77,18 @@ class Outbox:
             self._size += len(data or b"")
             self._readable.set()
         return self._wanted
+
+    async def room(self) -> None:
+        """Wait while the queue is full, and the run goes on."""
+        while self._open and self._size >= BOUND:
+            self._writable.clear()
+            await self._writable.wait()
+
+    def add(self, event: CellEvent) -> None:
+        """Queue an event about a cell."""
+        self._waiting.append(event)
+        self._size += len(getattr(event, "data", b""))
+        self._readable.set()
 
     def looked(self) -> None:
         """Queue the word that all files which had changed have been queued."""
@@ -107,14 +120,14 @@ class Outbox:
                 seq += 1
                 item = self._waiting.popleft()
                 if isinstance(item, _Piece):
-                    if self._last.get(item.stream) is item:
-                        del self._last[item.stream]
+                    if self._last.get((item.stream, item.cell)) is item:
+                        del self._last[item.stream, item.cell]
                     self._size -= len(item.data)
-                elif isinstance(item, Changed):
-                    self._size -= len(item.data or b"")
+                else:
+                    self._size -= len(getattr(item, "data", None) or b"")
                 self._writable.set()
                 yield (
-                    Output(seq, item.stream, bytes(item.data))
+                    Output(seq, item.stream, bytes(item.data), item.cell)
                     if isinstance(item, _Piece)
                     else replace(item, seq=seq)
                 )

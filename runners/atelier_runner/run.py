@@ -25,6 +25,7 @@ from typing import Any
 from atelier_runner import frames
 from atelier_runner.bubblewrap import ENVIRONMENT, TERMINAL
 from atelier_runner.carrier import Fate, Sandbox
+from atelier_runner.cells import Cells
 from atelier_runner.channels import CONNECTIONS, WINDOW, Channels
 from atelier_runner.collection import Collection
 from atelier_runner.errors import SpecInvalid
@@ -90,6 +91,9 @@ class Run:
         self._channels: Channels | None = None
         if spec.network is not None:
             self._channels = Channels(sandbox.writer, Proxy(spec.network, outward).serve)
+        self._cells: Cells | None = None
+        if spec.cells is not None:
+            self._cells = Cells(spec.cells, self._outbox, self._interrupt, self.stop)
 
     @property
     def ended(self) -> bool:
@@ -180,6 +184,32 @@ class Run:
                 number = signal.Signals[f"SIG{name}"]
                 self._sandbox.writer.write(frames.encode(frames.SIGNAL, bytes([number])))
 
+    async def cell(self, number: int, path: str, code: str) -> None:
+        """Hand the interpreter its next cell; ignored once it has ended. Raises SpecInvalid, as `Cells.take`."""
+        cells = self._of_cells()
+        await self._begun.wait()
+        frame = cells.take(number, path, code)
+        if frame and not self._ended:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                self._sandbox.writer.write(frame)
+                await self._sandbox.writer.drain()
+
+    async def interrupt(self, number: int) -> None:
+        """Interrupt a cell, if it is the one that runs. Raises SpecInvalid `no_cells`."""
+        self._of_cells()
+        await self._begun.wait()
+        self._interrupt(number)
+
+    def _of_cells(self) -> Cells:
+        if self._cells is None:
+            raise SpecInvalid("no_cells", "This run is not an interpreter that is sent cells.")
+        return self._cells
+
+    def _interrupt(self, number: int) -> None:
+        if not self._ended:
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                self._sandbox.writer.write(frames.encode_interrupt(number))
+
     async def drive(self) -> None:
         """Run the program to its end and queue `Exited`, whatever happens."""
         loop = asyncio.get_running_loop()
@@ -212,6 +242,8 @@ class Run:
             self._timer.cancel()
             if self._channels is not None:
                 await self._channels.close()
+            if self._cells is not None:
+                self._cells.close()
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
@@ -287,6 +319,7 @@ class Run:
             "staged": self._build is not None,
             "network": None if spec.network is None else way,
             "usage": USAGE_SECONDS if self._by_agent else 0,
+            "cells": spec.cells is not None,
             "rlimits": {"nofile": OPEN_FILES, "fsize": spec.limits.disk_mb * MIB},
             "build_rlimits": self._rlimits(self._build or spec.limits),
             "program_rlimits": self._rlimits(spec.limits),
@@ -323,6 +356,8 @@ class Run:
                 if left:
                     await self._outbox.output(stream, payload[:left])
                 left = max(0, left - len(payload))
+            elif self._cells is not None and kind in frames.CELLS:
+                await self._cells.add(kind, payload)
             elif kind == frames.BEGUN and self._build is not None:
                 await self._built()
             elif kind == frames.USED and self._by_agent:
@@ -430,7 +465,8 @@ class Run:
         }
         failed = number is not None or code != 0
         if self._cause is not None:
-            return self._cause, texts[self._cause]
+            said = self._cells.detail if self._cells is not None else ""
+            return self._cause, said or texts[self._cause]
         if oom and (failed or self._by_agent):
             return Reason.MEMORY, texts[Reason.MEMORY]
         if self._failure is not None:
@@ -445,6 +481,8 @@ class Run:
             return Reason.CPU_TIME, texts[Reason.CPU_TIME]
         if number == signal.SIGXFSZ or (full and failed):
             return Reason.DISK, texts[Reason.DISK]
+        if self._agent_said.get("cut_off") is True:
+            return Reason.LOST, "A cell closed the line between the interpreter and its sandbox."
         if self._agent_said.get("built") is False:
             return Reason.EXITED, "It could not be compiled."
         return (Reason.EXITED if number is None else Reason.SIGNALLED), ""

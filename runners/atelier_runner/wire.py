@@ -15,6 +15,11 @@ from typing import Any, Final
 from atelier_runner.model import (
     BuildLimits,
     Capabilities,
+    CellBegan,
+    CellEnded,
+    CellError,
+    CellLimits,
+    CellValue,
     Changed,
     Collect,
     Collected,
@@ -26,6 +31,7 @@ from atelier_runner.model import (
     Limits,
     Looked,
     Network,
+    Outcome,
     Output,
     Packages,
     Reason,
@@ -37,7 +43,7 @@ from atelier_runner.model import (
 LENGTH: Final = struct.Struct(">I")
 HEAD_BYTES: Final = 4 * 1024 * 1024
 """Of the object; 2,000 long paths fit."""
-WHOLE_LIMITS: Final = ("memory_mb", "processes", "disk_mb", "output_bytes")
+WHOLE_LIMITS: Final = ("memory_mb", "processes", "disk_mb", "output_bytes", "value_bytes")
 COLLECT_SECONDS: Final = 60
 INPUT_WINDOW: Final = 256 * 1024
 """Bytes of input that a client may have sent and not had confirmed."""
@@ -119,6 +125,7 @@ def spec_head(spec: Spec) -> dict[str, Any]:
         "build": None if spec.build is None else asdict(spec.build),
         "network": None if spec.network is None else {"hosts": spec.network.hosts},
         "packages": [[packages.tool, list(packages.wanted)] for packages in spec.packages],
+        "cells": None if spec.cells is None else asdict(spec.cells),
     }
 
 
@@ -154,6 +161,11 @@ def read_limits(given: object) -> Limits:
 def read_build(given: object) -> BuildLimits:
     """Return bounds on compiling; as `read_limits`."""
     return BuildLimits(**_numbers(given, {field.name for field in fields(BuildLimits)}))
+
+
+def read_cells(given: object) -> CellLimits:
+    """Return bounds on each cell; as `read_limits`."""
+    return CellLimits(**_numbers(given, {field.name for field in fields(CellLimits)}))
 
 
 def _numbers(given: object, names: set[str]) -> dict[str, Any]:
@@ -195,6 +207,7 @@ def read_spec(head: Mapping[str, Any], blobs: list[bytes]) -> Spec:
         build=None if head.get("build") is None else read_build(head["build"]),
         network=None if head.get("network") is None else read_network(head["network"]),
         packages=read_packages(head.get("packages", [])),
+        cells=None if head.get("cells") is None else read_cells(head["cells"]),
     )
 
 
@@ -268,7 +281,15 @@ def pack_event(event: Told) -> bytes:
         case Started():
             return pack({"type": "started", "seq": event.seq, "version": event.version})
         case Output():
-            return pack({"type": "output", "seq": event.seq, "stream": event.stream}, event.data)
+            cell = {"cell": event.cell} if event.cell else {}
+            return pack({"type": "output", "seq": event.seq, "stream": event.stream, **cell}, event.data)
+        case CellBegan():
+            return pack({"type": "cell_began", "seq": event.seq, "cell": event.cell})
+        case CellValue():
+            told = {name: getattr(event, name) for name in ("seq", "cell", "role", "media_type", "instead")}
+            return pack({"type": "cell_value", **told}, event.data)
+        case CellEnded():
+            return pack({"type": "cell_ended", **asdict(event)})
         case Changed():
             return pack(
                 {"type": "changed", "seq": event.seq, "path": event.path, "gone": event.data is None},
@@ -289,7 +310,15 @@ def read_event(head: Mapping[str, Any], body: bytes) -> Told:
             case "started":
                 return Started(head["seq"], head["version"])
             case "output":
-                return Output(head["seq"], head["stream"], body)
+                return Output(head["seq"], head["stream"], body, head.get("cell", 0))
+            case "cell_began":
+                return CellBegan(head["seq"], head["cell"])
+            case "cell_value":
+                told = {name: head[name] for name in ("seq", "cell", "role", "media_type", "instead")}
+                return CellValue(**told, data=body)
+            case "cell_ended":
+                outcome, error = Outcome(head["outcome"]), _cell_error(head["error"])
+                return CellEnded(head["seq"], head["cell"], outcome, head["wall_seconds"], error)
             case "changed":
                 return Changed(head["seq"], head["path"], None if head["gone"] else body)
             case "looked":
@@ -308,6 +337,13 @@ def read_event(head: Mapping[str, Any], body: bytes) -> Told:
     except (KeyError, TypeError, ValueError) as error:
         raise BadMessage(f"an event lacks something: {error}") from None
     raise BadMessage(f"an event of type {head['type']!r} is not known")
+
+
+def _cell_error(given: Any) -> CellError | None:
+    if given is None:
+        return None
+    place = given["place"]
+    return CellError(given["name"], given["message"], given["text"], None if place is None else tuple(place))
 
 
 def _collected(given: Any) -> Collected | None:

@@ -32,6 +32,10 @@ import struct
 import time
 import types
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cells import Cells  # type: ignore[import-not-found]
+
 import collect  # type: ignore[import-not-found]
 from placing import Placing, write_all  # type: ignore[import-not-found]
 
@@ -139,12 +143,10 @@ def create(path: str, folders: set[str]) -> int:
 def disk_full() -> bool:
     """Say whether the working folder or /tmp has no room for another page."""
     for folder in (WORK, "/tmp"):
-        try:
+        with contextlib.suppress(OSError):
             state = os.statvfs(folder)
-        except OSError:
-            continue
-        if state.f_blocks and state.f_bavail == 0:
-            return True
+            if state.f_blocks and state.f_bavail == 0:
+                return True
     return False
 
 
@@ -312,7 +314,7 @@ class Carrier:
         self,
         pid: int,
         stdin: int,
-        outputs: dict[int, bytes],
+        outputs: dict[int, tuple[bytes, bytes]],
         wakeup: int,
         stage: tuple[int, int],
         wanted: dict | None,
@@ -330,6 +332,7 @@ class Carrier:
         self.staged = False
         self.wanted = wanted
         self.laid = laid
+        self.cells: Cells | None = None  # in a kept interpreter: who hands it cells
         self.wakeup = wakeup
         self.incoming = bytearray()
         self.placing: Placing | None = None
@@ -366,8 +369,10 @@ class Carrier:
         """Carry until the program has ended and what it printed has been sent; `alone`: and nothing else runs."""
         while self.status is None:
             poller = select.poll()
-            for handle in (*self.outputs, self.wakeup, *([] if self.marks < 0 else [self.marks])):
-                poller.register(handle, select.POLLIN)
+            heard = -1 if self.cells is None or self.cells.closed else self.cells.handle
+            for handle in (*self.outputs, self.wakeup, self.marks, heard):
+                if handle >= 0:
+                    poller.register(handle, select.POLLIN)
             # With a network nothing that comes exceeds its window, and input that nobody reads must not hold up the rest.
             if self.network is not None or len(self.pending) < PENDING_STDIN:
                 poller.register(0, select.POLLIN)
@@ -388,6 +393,8 @@ class Carrier:
                     self.reap()
                 elif handle == self.marks:
                     self.mark()
+                elif self.cells is not None and handle == heard:
+                    self.cells.heard()
                 elif handle == 0:
                     self.host()
                 elif handle == self.stdin and event & ~select.POLLOUT:
@@ -424,19 +431,22 @@ class Carrier:
             self.network.open()
         os.write(self.gate, b"G")
 
-    def output(self, handle: int) -> bool:
-        """Pass one chunk on; returns whether there may be more at once."""
+    def output(self, handle: int) -> int:
+        """Pass one chunk on; returns its size, with none there is no more just now."""
         try:
             data = os.read(handle, CHUNK)
         except BlockingIOError:
-            return False
+            return 0
         except OSError:  # a terminal that nobody has open any more
             data = b""
         if not data:
             del self.outputs[handle]
-            return False
-        send(self.outputs[handle], data)
-        return True
+            if self.cells is not None:
+                os.close(handle)
+            return 0
+        kind, head = self.outputs[handle]
+        send(kind, head + data)
+        return len(data)
 
     def host(self) -> None:
         """Take what the host sent: frames of stdin."""
@@ -466,6 +476,10 @@ class Carrier:
                 self.network.take(kind, bytes(self.incoming[HEADER.size : end]))
             elif kind in b"FMDG":
                 self.place(kind, bytes(self.incoming[HEADER.size : end]))
+            elif kind == ord("y") and self.cells is not None:
+                self.cells.add(bytes(self.incoming[HEADER.size : end]))
+            elif kind == ord("j") and self.cells is not None:
+                self.cells.interrupt(bytes(self.incoming[HEADER.size : end]))
             elif kind == ord("Q") and self.wanted is not None:
                 collect.collect(WORK, self.wanted, self.laid, send, live=True)
             elif kind == ord("W") and self.terminal and length == 4:
@@ -591,6 +605,21 @@ def outcome(status: int) -> dict:
     }
 
 
+def become_interpreter(spec: dict, specs: int, control: int, nothing: int) -> None:
+    """Be the Python that is sent cells over `control`, until it ends."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    park((nothing, nothing, nothing), specs, control, nothing)
+    lower_limits(spec["program_rlimits"])
+    os.close(GATE)
+    import interpreter  # type: ignore[import-not-found]
+
+    if spec["python"] is not None:
+        enter_environment(spec["python"])
+    interpreter.Interpreter(MARKS).serve()
+
+
 def main() -> None:
     """Serve one program. In the forked child this returns when a Python program has ended."""
     os.umask(0o022)
@@ -612,7 +641,7 @@ def main() -> None:
         os.close(GATE)
         become_python(spec)
         return
-    outputs = {stdout: b"O", stderr: b"E"}
+    outputs = {stdout: (b"O", b""), stderr: (b"E", b"")}
     for handle in (stdin_read, stdout_write, stderr_write, specs, marks_write, gate_read):
         os.close(handle)
     wakeup, wakeup_write = os.pipe()
@@ -632,7 +661,7 @@ def main() -> None:
             import terminals  # type: ignore[import-not-found]
 
             stdin, spec["tty"] = terminals.open_terminal(spec["terminal"])
-            outputs = {stdin: b"O"}
+            outputs = {stdin: (b"O", b"")}
     except OSError as error:
         kind = "disk" if error.errno in (errno.ENOSPC, errno.EFBIG) else "layout"
         fail(kind, str(error))
@@ -642,14 +671,27 @@ def main() -> None:
     wanted = spec["collect"]
     if wanted is not None:
         signal.signal(signal.SIGTERM, kill_everybody)
-    carrier = Carrier(pid, stdin, outputs, wakeup, (marks, gate), wanted, laid, network, spec.get("usage", 0))
-    write_all(specs_write, json.dumps(spec).encode())
-    os.close(specs_write)
-    carrier.staged = spec["staged"]
+    every = spec.get("usage", 0)
+    if spec["cells"]:
+        os.close(specs_write)  # who waited for a program goes
+        import cells  # type: ignore[import-not-found]
+
+        pid, line = cells.fork(spec, become_interpreter)
+        carrier = Carrier(pid, -1, {}, wakeup, (-1, -1), wanted, laid, network, every)
+        carrier.cells = cells.Cells(line, carrier, send)
+        if network is not None:
+            network.open()
+    else:
+        carrier = Carrier(pid, stdin, outputs, wakeup, (marks, gate), wanted, laid, network, every)
+        carrier.staged = spec["staged"]
+        write_all(specs_write, json.dumps(spec).encode())
+        os.close(specs_write)
     carrier.run(alone=wanted is not None)
     carrier.mark()
     assert carrier.status is not None
     said = {**outcome(carrier.status), "built": not carrier.unbuilt}
+    if carrier.cells is not None:
+        said["cut_off"] = carrier.cells.cut_off
     send(b"X", json.dumps(said).encode())
     if wanted is not None:
         collect.collect(WORK, wanted, laid, send)

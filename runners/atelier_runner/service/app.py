@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from atelier_runner.errors import EventsGone, ReaderReplaced, RunnerError, ServiceRefused, SpecInvalid
-from atelier_runner.model import MIB, Exited, Window
+from atelier_runner.model import CELL_BYTES, MIB, Exited, Window
 from atelier_runner.service import metrics
 from atelier_runner.service.bodies import Body
 from atelier_runner.service.options import Options
@@ -104,6 +104,33 @@ def create_app(runs: HostedRuns, options: Options) -> ASGIApp:
         await runs.get(request.path_params["name"]).look()
         return Response(status_code=204)
 
+    async def cell(request: Request) -> Response:
+        run = runs.get(request.path_params["name"])
+        body = Body(request.stream())
+        async with asyncio.timeout(options.body_seconds):
+            head = read_head(await body.head())
+            number, path, size = head.get("number"), head.get("path", ""), head.get("size")
+            if not (isinstance(number, int) and number > 0 and isinstance(path, str) and is_count(size)):
+                raise BadMessage("a cell has a number, a path and a size")
+            assert isinstance(size, int)
+            if size > CELL_BYTES:
+                raise SpecInvalid("cell_invalid", f"A cell has at most {CELL_BYTES // 1024} KiB.")
+            code = await body.exactly(size)
+            await body.end()
+        try:
+            text = code.decode()
+        except UnicodeDecodeError:
+            raise SpecInvalid("cell_invalid", "The cell is not UTF-8.") from None
+        await run.cell(number, path, text)
+        return Response(status_code=204)
+
+    async def interrupt(request: Request) -> Response:
+        run, asked = runs.get(request.path_params["name"]), await _small(request)
+        if not is_count(asked.get("cell")):
+            raise BadMessage("cell is the number of a cell")
+        await run.interrupt(asked["cell"])
+        return Response(status_code=204)
+
     async def place(request: Request) -> Response:
         body = Body(request.stream())
         try:
@@ -144,6 +171,8 @@ def create_app(runs: HostedRuns, options: Options) -> ASGIApp:
             Route("/v1/runs/{name}/window", resize, methods=["POST"]),
             Route("/v1/runs/{name}/look", look, methods=["POST"]),
             Route("/v1/runs/{name}/files", place, methods=["POST"]),
+            Route("/v1/runs/{name}/cells", cell, methods=["POST"]),
+            Route("/v1/runs/{name}/interrupt", interrupt, methods=["POST"]),
             WebSocketRoute("/v1/runs/{name}/events", events),
             Route("/metrics", show_metrics),
         ],

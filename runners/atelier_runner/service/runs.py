@@ -47,6 +47,8 @@ class Backend(Protocol):
     async def bring(self, run: str, files: Mapping[str, bytes | None]) -> None: ...
     async def resize(self, run: str, window: Window) -> None: ...
     async def look(self, run: str) -> None: ...
+    async def cell(self, run: str, number: int, path: str, code: str) -> None: ...
+    async def interrupt(self, run: str, number: int) -> None: ...
     async def cancel(self, run: str) -> None: ...
     async def idle(self) -> tuple[int, int]: ...
 
@@ -142,6 +144,14 @@ class HostedRun:
     async def look(self) -> None:
         """Let what it has written so far come as events."""
         await self._backend.look(self._within)
+
+    async def cell(self, number: int, path: str, code: str) -> None:
+        """Hand it its next cell."""
+        await self._backend.cell(self._within, number, path, code)
+
+    async def interrupt(self, number: int) -> None:
+        """Interrupt a cell."""
+        await self._backend.interrupt(self._within, number)
 
     async def bring(self, files: Mapping[str, bytes | None]) -> None:
         """Bring files of its working folder up to date."""

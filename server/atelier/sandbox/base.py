@@ -30,6 +30,16 @@ class Reason(StrEnum):
     LOST = "lost"
 
 
+class Outcome(StrEnum):
+    """How a cell ended."""
+
+    DONE = "done"
+    ERROR = "error"
+    INTERRUPTED = "interrupted"
+    WALL_TIME = "wall_time"
+    OUTPUT = "output"
+
+
 @dataclass(frozen=True, slots=True)
 class RunLimits:
     wall_seconds: float
@@ -68,6 +78,15 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
+class CellLimits:
+    """Bounds on one cell of an interpreter; a cell over its time or output is interrupted and the variables stay."""
+
+    wall_seconds: float
+    output_bytes: int
+    value_bytes: int
+    """Values and figures together."""
+
+
 class Packages:
     """Packages of an index that a program needs."""
 
@@ -82,7 +101,8 @@ class RunSpec:
     """One execution. `files` are laid out beneath the working folder; `entry` is one of them.
 
     With `terminal` the program's streams are one pseudo-terminal (stream `terminal`), and the entry may be empty: the
-    language's own prompt starts, for Bash a shell.
+    language's own prompt starts, for Bash a shell. With `cells` there is no entry: the program is an interpreter that
+    stays, and is sent cells; `Exited` is its end, and what has no `CellEnded` by then ended with it.
     """
 
     language: str
@@ -101,6 +121,7 @@ class RunSpec:
     packages: tuple[Packages, ...] = ()
     """Installed before it begins, unless they are from a run before; what is said meanwhile is the stream `install`, in a
     terminal part of what it shows. When it fails the run ends as `environment`; a terminal says so and begins without."""
+    cells: CellLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +137,8 @@ class Output:
     stream: str
     """stdout, stderr or terminal; install before `Started`."""
     data: bytes
+    cell: int = 0
+    """Whose output it is, in an interpreter; it may come after the cell's end, from what that left running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +156,49 @@ class Looked:
     """A `look` is over: whatever had changed has come."""
 
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class CellBegan:
+    """A cell runs now."""
+
+    seq: int
+    cell: int
+
+
+@dataclass(frozen=True, slots=True)
+class CellValue:
+    """The value of a cell's last expression, or what it displayed, in one form."""
+
+    seq: int
+    cell: int
+    role: str
+    """value or display."""
+    media_type: str
+    data: bytes
+    instead: bool = False
+    """A plain text for whoever cannot show the richer form, which comes next."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellError:
+    name: str
+    message: str
+    text: str
+    """The traceback, which names cells and lines."""
+    place: tuple[int, int] | None
+    """The innermost line of a cell that it went through: (cell, line)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellEnded:
+    """A cell has ended, and what it printed itself has come."""
+
+    seq: int
+    cell: int
+    outcome: Outcome
+    wall_seconds: float
+    error: CellError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +234,7 @@ class Exited:
     """None: nothing was asked for, or nothing could be collected: out of memory, not compiled, lost, or killed before it could be."""
 
 
-Event = Started | Output | Changed | Looked | Exited
+Event = Started | Output | Changed | Looked | CellBegan | CellValue | CellEnded | Exited
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +361,20 @@ class Sandbox(Protocol):
 
         Nothing comes for a run without `collect`, and none for one that has ended.
         """
+        ...
+
+    async def cell(self, run: str, number: int, path: str, code: str) -> None:
+        """Hand an interpreter its next cell, numbered from 1; they run in order, one at a time. One that came before is ignored.
+
+        `path` is the file that it stands in, or empty: its folder is where it imports from.
+
+        Raises:
+            Invalid: `cell_invalid`, `path_invalid`, `cells_full`.
+        """
+        ...
+
+    async def interrupt(self, run: str, cell: int) -> None:
+        """Interrupt a cell, if it is the one that runs; the variables stay."""
         ...
 
     async def resize(self, run: str, window: Window) -> None:

@@ -45,6 +45,16 @@ class EmbeddedSandbox:
         """Let what has been written so far come as events."""
         await self._backend.look(run)
 
+    async def cell(self, run: str, number: int, path: str, code: str) -> None:
+        """Hand an interpreter its next cell."""
+        with translated():
+            await self._backend.cell(run, number, path, code)
+
+    async def interrupt(self, run: str, cell: int) -> None:
+        """Interrupt a cell."""
+        with translated():
+            await self._backend.interrupt(run, cell)
+
     async def resize(self, run: str, window: Window) -> None:
         """Change the size of a run's terminal."""
         with translated():

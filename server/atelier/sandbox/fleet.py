@@ -272,6 +272,16 @@ class FleetSandbox:
         if (remote := self._where.get(run)) is not None:
             await remote.look(run)
 
+    async def cell(self, run: str, number: int, path: str, code: str) -> None:
+        """Hand an interpreter its next cell."""
+        if (remote := self._where.get(run)) is not None:
+            await remote.cell(run, number, path, code)
+
+    async def interrupt(self, run: str, cell: int) -> None:
+        """Interrupt a cell."""
+        if (remote := self._where.get(run)) is not None:
+            await remote.interrupt(run, cell)
+
     async def resize(self, run: str, window: Window) -> None:
         """Change the size of a run's terminal."""
         if (remote := self._where.get(run)) is not None:

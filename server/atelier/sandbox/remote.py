@@ -173,6 +173,15 @@ class RemoteSandbox:
         """Let what has been written so far come as events."""
         await self._tell(run, "look", b"{}")
 
+    async def cell(self, run: str, number: int, path: str, code: str) -> None:
+        """Hand an interpreter its next cell; asked twice, it runs once."""
+        data = code.encode(errors="surrogatepass")
+        await self._tell(run, "cells", pack({"number": number, "path": path, "size": len(data)}), [data])
+
+    async def interrupt(self, run: str, cell: int) -> None:
+        """Interrupt a cell."""
+        await self._tell(run, "interrupt", json.dumps({"cell": cell}).encode())
+
     async def resize(self, run: str, window: Window) -> None:
         """Change the size of a run's terminal."""
         await self._tell(run, "window", json.dumps({"columns": window.columns, "rows": window.rows}).encode())

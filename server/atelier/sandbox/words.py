@@ -10,6 +10,10 @@ import atelier_runner as runner
 from atelier.errors import Invalid, NotFound, Unavailable
 from atelier.sandbox.base import (
     Capabilities,
+    CellBegan,
+    CellEnded,
+    CellError,
+    CellValue,
     Changed,
     Collected,
     Control,
@@ -18,6 +22,7 @@ from atelier.sandbox.base import (
     Language,
     LeftOut,
     Looked,
+    Outcome,
     Output,
     Reason,
     RunSpec,
@@ -50,6 +55,7 @@ def spec_for_runner(spec: RunSpec) -> runner.Spec:
         collect=None if spec.collect is None else runner.Collect(**asdict(spec.collect)),
         build=None if spec.build is None else runner.BuildLimits(**asdict(spec.build)),
         packages=tuple(runner.Packages(found.tool, found.wanted) for found in spec.packages),
+        cells=None if spec.cells is None else runner.CellLimits(**asdict(spec.cells)),
     )
 
 
@@ -63,8 +69,15 @@ def event_of(event: runner.Event) -> Event:
     match event:
         case runner.Started(seq, version):
             return Started(seq, version)
-        case runner.Output(seq, stream, data):
-            return Output(seq, stream, data)
+        case runner.Output(seq, stream, data, cell):
+            return Output(seq, stream, data, cell)
+        case runner.CellBegan(seq, cell):
+            return CellBegan(seq, cell)
+        case runner.CellValue(seq, cell, role, media_type, data, instead):
+            return CellValue(seq, cell, role, media_type, data, instead)
+        case runner.CellEnded(seq, cell, outcome, seconds, error):
+            told = None if error is None else CellError(error.name, error.message, error.text, error.place)
+            return CellEnded(seq, cell, Outcome(outcome.value), seconds, told)
         case runner.Changed(seq, path, content):
             return Changed(seq, path, content)
         case runner.Looked(seq):

@@ -16,12 +16,16 @@ from deploy.stores import Redis
 from atelier.errors import AtelierError
 from atelier.sandbox import (
     BuildLimits,
+    CellEnded,
+    CellLimits,
+    CellValue,
     Changed,
     Collect,
     Collected,
     Event,
     Exited,
     LeftOut,
+    Outcome,
     Output,
     Reason,
     RunLimits,
@@ -298,3 +302,56 @@ async def test_compiling_has_limits_of_its_own(sandbox: Sandbox) -> None:
         run = RunSpec("c", "main.c", {"main.c": program}, small, stdin=b"", build=build)
         events = await play(sandbox, run)
         assert b"".join(e.data for e in events if isinstance(e, Output) and e.stream == "stdout") == printed
+
+
+async def test_an_interpreter_runs_cells_in_order_and_is_interrupted(sandbox: Sandbox) -> None:
+    bounds = CellLimits(wall_seconds=8, output_bytes=100_000, value_bytes=1 << 20)
+    run = await start(
+        sandbox,
+        RunSpec(
+            "python", "", {"mod.py": b"word = 'first'"}, LIMITS, collect=Collect(9, 999, 999), cells=bounds
+        ),
+    )
+    await sandbox.cell(run, 1, "", "import mod\nprint(mod.word)\nx = 6")
+    await sandbox.cell(run, 1, "", "print('asked twice')")
+    await sandbox.cell(run, 2, "", "x / 0")
+    await sandbox.cell(run, 3, "", "print('up')\nwhile True: pass")
+    await sandbox.cell(run, 4, "", "name = input()\n(name, x * 7, open('new.txt').read())")
+    await sandbox.cell(run, 5, "", "class T:\n    def _repr_html_(self): return '<b>é</b>' * 50_000\nT()")
+    printed: dict[int, bytes] = {}
+    values, ended, last = [], [], None
+    async for last in sandbox.events(run):
+        match last:
+            case Output():
+                printed[last.cell] = printed.get(last.cell, b"") + last.data
+                if printed[last.cell] == b"up\n":
+                    await sandbox.bring(run, {"new.txt": b"brought"})
+                    await sandbox.interrupt(run, 3)
+            case CellValue():
+                values.append(last)
+            case CellEnded():
+                ended.append((last.cell, last.outcome))
+                if last.cell == 3:
+                    await sandbox.write(run, b"Ada\n")
+                if last.cell == 2:
+                    assert last.error is not None
+                    assert (last.error.name, last.error.place) == ("ZeroDivisionError", (2, 1))
+                if last.cell == 5:
+                    await sandbox.cell(run, 6, "", "exit(4)")
+    done = Outcome.DONE
+    assert ended == [(1, done), (2, Outcome.ERROR), (3, Outcome.INTERRUPTED), (4, done), (5, done)]
+    assert printed == {1: b"first\n", 3: b"up\n"}
+    assert values[0].data == b"('Ada', 42, 'brought')"
+    assert (values[2].media_type, values[2].data) == ("text/html", "<b>é</b>".encode() * 50_000)
+    assert isinstance(last, Exited)
+    assert (last.reason, last.code) == (Reason.EXITED, 4)
+
+
+@pytest.mark.parametrize(("number", "code"), [(2, "x = 1"), (1, "#" * 200_000)])
+async def test_a_cell_that_cannot_be_is_refused(sandbox: Sandbox, number: int, code: str) -> None:
+    run = await start(sandbox, RunSpec("python", "", {}, LIMITS, cells=CellLimits(5, 1000, 1000)))
+    with pytest.raises(AtelierError) as refused:
+        await sandbox.cell(run, number, "", code)
+    assert refused.value.code == "cell_invalid"
+    await sandbox.cancel(run)
+    _ = [event async for event in sandbox.events(run)]
