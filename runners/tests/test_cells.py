@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from atelier_runner import Backend, CellLimits, Collect, LanguageUnknown, Outcome, Reason, Spec, SpecInvalid
 from atelier_runner.model import CELL_BYTES, MOST_CELLS
+from atelier_runner.run import Run
 
 from .kept import LIFE, Kept
 
@@ -318,7 +319,9 @@ async def test_a_forked_child_that_goes_on_says_nothing_as_the_interpreter(kept:
 async def test_the_agent_killed_in_a_cell_ends_it_as_lost(backend: Backend, kept: Kept) -> None:
     number = await kept.send("import time; print('up'); time.sleep(60)")
     await kept.until(lambda: kept.printed[number, "stdout"] == b"up\n")
-    backend._runs[kept.run]._sandbox.kill()
+    run = backend._runs[kept.run]
+    assert isinstance(run, Run)
+    run._sandbox.kill()
     end = await kept.over(5)
     assert end.reason is Reason.LOST
     other = await Kept.begin(backend)

@@ -160,6 +160,17 @@ class Preparing:
         else:
             self._outbox.looked()
 
+    async def cell(self, number: int, path: str, code: str) -> None:
+        """Hand the interpreter a cell once there is one."""
+        await self._ready.wait()
+        if self._run is not None:
+            await self._run.cell(number, path, code)
+
+    async def interrupt(self, number: int) -> None:
+        """Interrupt a cell, if it runs; none does while it is prepared."""
+        if self._run is not None:
+            await self._run.interrupt(number)
+
     async def resize(self, window: Window) -> None:
         """Change the size of its terminal, before or while it runs."""
         window.check()

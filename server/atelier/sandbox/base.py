@@ -87,6 +87,7 @@ class CellLimits:
     """Values and figures together."""
 
 
+@dataclass(frozen=True, slots=True)
 class Packages:
     """Packages of an index that a program needs."""
 
