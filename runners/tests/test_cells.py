@@ -395,9 +395,7 @@ async def one_life(backend: Backend, dice: random.Random) -> None:
                 await kept.until(partial(kept.has_printed, number, f"{n}\n"))
                 await backend.interrupt(kept.run, number)
         if dice.random() < 0.3:
-            await backend.interrupt(
-                kept.run, dice.randrange(1, number) if number > 1 else 99
-            )  # none that runs, mostly
+            await backend.interrupt(kept.run, dice.choice([99, *kept.ended]))  # none that runs
             await kept.until(partial(kept.ended.__contains__, number))
             if kept.ended[number].outcome is not outcomes[number]:
                 raise AssertionError((kind, kept.ended[number]))
