@@ -1,7 +1,7 @@
 // Places that compilers and interpreters name, in their own words.
 import { describe, expect, it } from "vitest";
 
-import { failureIn, places } from "../src/model/tracebacks";
+import { failureIn, missedInternet, places } from "../src/model/tracebacks";
 
 const files = new Set(["main.py", "main.c", "lib/util.hpp", "main.cpp", "main.go", "main.rs", "Main.java", "main.rb", "main.php", "main.lua", "main.mjs", "run.sh"]);
 
@@ -34,4 +34,16 @@ describe("the failure of a compiler", () => {
     const stderr = "main.c: In function 'main':\nmain.c:3:5: error: 'x' undeclared\nmain.c:4:5: error: 'y' undeclared\n";
     expect(failureIn(stderr, files)).toEqual({ path: "main.c", line: 3, message: "error: 'x' undeclared" });
   });
+});
+
+describe("a program that looked for the internet in vain", () => {
+  it.each([
+    "urllib.error.URLError: <urlopen error [Errno -3] Temporary failure in name resolution>",
+    "curl: (6) Could not resolve host: example.org",
+    "Error: getaddrinfo EAI_AGAIN registry.example",
+    "dial tcp: lookup example.org: no such host",
+    "java.net.UnknownHostException: example.org",
+    "OSError: [Errno 101] Network is unreachable",
+  ])("is recognised by %s", (line) => expect(missedInternet(line)).toBe(true));
+  it.each(["", "ZeroDivisionError: division by zero", "name 'x' is not defined"])("is not seen in %j", (line) => expect(missedInternet(line)).toBe(false));
 });

@@ -13,7 +13,7 @@ const opened: Workspace[] = [];
 
 const boot = (id: string, role: Boot["session"]["role"] = "edit"): Boot => ({
   me: { id, kind: "guest", display_name: `Person ${id}`, email: null, is_admin: false, preferences: {} },
-  session: { id: "ses_1", name: "Session", role, entry: null },
+  session: { id: "ses_1", name: "Session", role, entry: null, egress: { on: false, allowed: true } },
   limits: { text_bytes: 1000 },
   first: null,
   version: "1",

@@ -34,7 +34,7 @@ from atelier_runner.model import (
     Window,
 )
 from atelier_runner.opening import open_backend
-from atelier_runner.outward import Outward
+from atelier_runner.outward import Outward, read_ports
 
 __all__ = [
     "Backend",
@@ -74,4 +74,5 @@ __all__ = [
     "open_docker",
     "open_kubernetes",
     "open_local",
+    "read_ports",
 ]

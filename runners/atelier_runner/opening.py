@@ -14,7 +14,7 @@ from atelier_runner.kubernetes_api import Where
 from atelier_runner.kubernetes_carrier import IMAGE, Options, open_kubernetes
 from atelier_runner.local import open_local
 from atelier_runner.model import Limits
-from atelier_runner.outward import Outward
+from atelier_runner.outward import Outward, read_ports
 
 OPTIONS = {
     "embedded": {"untrusted", "ports"},
@@ -57,7 +57,7 @@ async def open_backend(
     if unknown := options.keys() - OPTIONS[parts.scheme]:
         raise ValueError(f"{parts.scheme}:// does not take {', '.join(sorted(unknown))}")
     untrusted = untrusted or options.get("untrusted") == "1"
-    outward = Outward(ports=_ports(options["ports"])) if "ports" in options else Outward()
+    outward = Outward(ports=read_ports(options["ports"])) if "ports" in options else Outward()
     if parts.scheme == "embedded":
         async with open_local(
             limits=limits,
@@ -90,11 +90,3 @@ async def open_backend(
             environments=environments,
         ) as backend:
             yield backend
-
-
-def _ports(text: str) -> list[int]:
-    """Read `80,443`. Raises ValueError."""
-    ports = [int(port) if port.isascii() and port.isdigit() else 0 for port in text.split(",")]
-    if not all(0 < port < 65536 for port in ports):
-        raise ValueError(f"ports is a list like 80,443, not {text}")
-    return ports

@@ -62,6 +62,14 @@ class Outward:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+def read_ports(text: str) -> list[int]:
+    """Read `80,443`. Raises ValueError."""
+    ports = [int(port) if port.isascii() and port.isdigit() else 0 for port in text.split(",")]
+    if not all(0 < port < 65536 for port in ports):
+        raise ValueError(f"ports is a list like 80,443, not {text}")
+    return ports
+
+
 class NotElsewhere(OSError):
     """What was reached is this machine, or no public address."""
 

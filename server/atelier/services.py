@@ -24,6 +24,9 @@ class Services:
     blobs: Blobs
     mail: Mail
     egress: Egress
+    """The server's own way out."""
+    program_egress: bool
+    """Whether owners may let a session's programs reach the internet."""
     limits: Limits
     public_url: str
     """Without a trailing slash."""

@@ -54,6 +54,8 @@ class Settings:
     import_hosts: str = ""
     """Comma-separated hosts (host or host:port) that files may be imported from, wherever they are; empty: any host with
     a public address, on port 443."""
+    egress: bool = False
+    """on: the owner of a session may let its programs reach public addresses of the internet, through the runner's proxy."""
     secret_key: str = field(default="", repr=False)
     """Signs access tokens; at least 32 characters. Empty: made once and kept in the data folder (mode 0600)."""
     sign_up: bool = True
@@ -116,9 +118,9 @@ def _parse(name: str, text: str, kind: Any) -> Any:
     if kind == "int":
         return _integer(name, text)
     if kind == "bool":
-        if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
+        if text.lower() not in ("1", "0", "true", "false", "yes", "no", "on", "off"):
             raise ValueError(f"{name} must be true or false, not {text!r}")
-        return text.lower() in ("1", "true", "yes")
+        return text.lower() in ("1", "true", "yes", "on")
     return Path(text) if kind == "Path" else text
 
 

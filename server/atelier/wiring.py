@@ -71,6 +71,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             blobs=await enter(open_blobs(settings.blobs_url)),
             mail=await enter(open_mail(settings.mail_url, settings.mail_from)),
             egress=Egress(settings.import_hosts),
+            program_egress=settings.egress,
             limits=settings.limits,
             public_url=settings.public_url,
             secret_key=settings.secret_key or kept_secret(settings.data / "secret.key"),

@@ -532,6 +532,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/sessions/{session_id}/egress": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /**
+         * Change Egress
+         * @description Let the session's programs reach the internet, or no longer.
+         */
+        put: operations["change_egress"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{session_id}/export.zip": {
         parameters: {
             query?: never;
@@ -1426,6 +1446,31 @@ export interface components {
              */
             truncated: boolean;
         };
+        /**
+         * Egress
+         * @description Whether the session's programs reach the internet.
+         */
+        Egress: {
+            /**
+             * Allowed
+             * @description whether whoever runs the server lets owners decide it
+             */
+            allowed: boolean;
+            /** At */
+            at?: number | null;
+            /**
+             * By
+             * @description who switched it on
+             */
+            by?: string | null;
+            /** On */
+            on: boolean;
+        };
+        /** EgressChange */
+        EgressChange: {
+            /** On */
+            on: boolean;
+        };
         /** File */
         File: {
             /**
@@ -2299,6 +2344,7 @@ export interface components {
             archived: boolean;
             /** Created At */
             created_at: number;
+            egress: components["schemas"]["Egress"];
             /** Entry */
             entry: string | null;
             /** Id */
@@ -3506,6 +3552,41 @@ export interface operations {
         responses: {
             /** @description Successful Response */
             201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Session"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    change_egress: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["EgressChange"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
                 headers: {
                     [name: string]: unknown;
                 };

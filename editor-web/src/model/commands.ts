@@ -48,6 +48,7 @@ export const commands: readonly Command[] = [
   { id: "split", title: "Split the editor, or join it again", when: hasFile, run: (shell) => shell.layout.split() },
   { id: "zip", title: "Download everything as a zip", run: (shell) => location.assign(`/api/v1/sessions/${shell.session}/export.zip`) },
   { id: "git", title: "Import from Git", when: canEdit, run: (shell) => (shell.dialog.value = "git") },
+  { id: "internet", title: "Internet for programs", run: (shell) => (shell.dialog.value = "internet") },
   { id: "follow", title: "Follow the next person", keys: "Mod+Alt+F", run: (shell) => shell.followNext() },
   { id: "theme", title: "Theme: system, dark, light", run: () => cycleTheme() },
   { id: "help", title: "Help and keys", run: (shell) => (shell.dialog.value = "help") },

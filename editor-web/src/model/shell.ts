@@ -9,10 +9,10 @@ import { Layout } from "./layout";
 import { Runs } from "./runs";
 import { Terminals } from "./terminals";
 import { complain, notify } from "./toasts";
-import type { Boot, EditorHandle, FileNode, Role, Workspace } from "./types";
+import type { Boot, EditorHandle, FileNode, Role, SessionInfo, Workspace } from "./types";
 import { openWorkspace } from "./workspace";
 
-export type Dialog = "palette" | "files" | "share" | "help" | "trash" | "git" | "history" | null;
+export type Dialog = "palette" | "files" | "share" | "help" | "trash" | "git" | "history" | "internet" | null;
 
 export class Shell {
   readonly workspace: Workspace;
@@ -157,6 +157,16 @@ export class Shell {
     }
   }
 
+  /** Lets the session's programs reach the internet, or no longer. */
+  async changeEgress(on: boolean): Promise<void> {
+    try {
+      const { egress } = await call<SessionInfo>("PUT", `/api/v1/sessions/${this.session}/egress`, { on });
+      this.workspace.session.value = { ...this.workspace.session.peek(), egress };
+    } catch (error) {
+      complain(error);
+    }
+  }
+
   followNext(): void {
     const others = this.workspace.people.peek().filter((person) => !person.me);
     const at = others.findIndex((person) => person.key === this.workspace.following.peek());
@@ -206,8 +216,8 @@ export class Shell {
       this.workspace.session.value = { ...this.workspace.session.peek(), role: data["role"] as Role };
     } else if (type === "access.ended") this.accessLost.value = true;
     else if (type === "session.changed") {
-      const { name, entry } = data as { name: string; entry: string | null };
-      this.workspace.session.value = { ...this.workspace.session.peek(), name, entry };
+      const { name, entry, egress } = data as unknown as SessionInfo;
+      this.workspace.session.value = { ...this.workspace.session.peek(), name, entry, egress };
     }
   }
 }

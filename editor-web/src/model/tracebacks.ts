@@ -75,3 +75,9 @@ function ownPath(mentioned: string, paths: ReadonlySet<string>): string | null {
   }
   return null;
 }
+
+const MISSED =
+  /name resolution|Name or service not known|nodename nor servname|getaddrinfo|EAI_AGAIN|ENETUNREACH|Network is unreachable|[Cc]ould not resolve host|no such host|UnknownHostException/;
+
+/** Says whether what a program printed looks as if it had no network. */
+export const missedInternet = (printed: string): boolean => MISSED.test(printed);

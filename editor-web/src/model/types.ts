@@ -2,6 +2,8 @@
 import type { ReadonlySignal, Signal } from "@preact/signals";
 import type { EditorView } from "@codemirror/view";
 
+import type { components } from "../api/schema.generated";
+
 export type Role = "owner" | "edit" | "run" | "comment" | "view";
 
 export interface Me {
@@ -18,6 +20,7 @@ export interface SessionInfo {
   name: string;
   role: Role;
   entry: string | null;
+  egress: components["schemas"]["Egress"];
 }
 
 /** What the server renders into `<script type="application/json" id="boot">` of the session page. */

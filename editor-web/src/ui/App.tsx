@@ -18,6 +18,7 @@ const Share = lazy<{ shell: Shell }>(async () => (await import("./Share")).Share
 const Help = lazy<{ shell: Shell }>(async () => (await import("./Help")).Help);
 const GitImport = lazy<{ shell: Shell }>(async () => (await import("./GitImport")).GitImport);
 const History = lazy<{ shell: Shell }>(async () => (await import("./History")).History);
+const Internet = lazy<{ shell: Shell }>(async () => (await import("./Internet")).Internet);
 const Trash = lazy<{ shell: Shell }>(async () => (await import("./Trash")).Trash);
 
 export function App({ shell }: { shell: Shell }) {
@@ -44,6 +45,7 @@ export function App({ shell }: { shell: Shell }) {
       {dialog.value === "help" && <Help shell={shell} />}
       {dialog.value === "trash" && <Trash shell={shell} />}
       {dialog.value === "history" && <History shell={shell} />}
+      {dialog.value === "internet" && <Internet shell={shell} />}
       {dialog.value === "git" && <GitImport shell={shell} />}
     </div>
   );

@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { ansi } from "../model/ansi";
 import { type Chunk, ending, type Run } from "../model/runs";
 import type { Shell } from "../model/shell";
-import { places } from "../model/tracebacks";
+import { missedInternet, places } from "../model/tracebacks";
 import { IconButton } from "./icons";
 import { lazy } from "./Lazy";
 import { Terminals } from "./Terminals";
@@ -108,10 +108,24 @@ function Printed({ shell, run }: { shell: Shell; run: Run | null }) {
           <Lines shell={shell} chunks={chunks} />
           <p class={`run-end ${bad ? "danger" : ""}`}>{ending(run, chunks.some((chunk) => chunk.stream === "install"))}</p>
         </div>
+        {bad && <NoInternet shell={shell} chunks={chunks} />}
         {run.files != null && <Results key={run.id} shell={shell} run={run} onGrown={grown} />}
       </div>
       {run.status === "running" && shell.workspace.canRun.value && <Stdin shell={shell} run={run} />}
     </div>
+  );
+}
+
+/** A program that looked for the internet in vain: where that is decided. */
+function NoInternet({ shell, chunks }: { shell: Shell; chunks: readonly Chunk[] }) {
+  if (shell.workspace.session.value.egress.on || !missedInternet(chunks.map((chunk) => chunk.data).join(""))) return null;
+  return (
+    <p class="run-end">
+      Programs of this session reach no network.{" "}
+      <button type="button" class="link" onClick={() => (shell.dialog.value = "internet")}>
+        Internet…
+      </button>
+    </p>
   );
 }
 

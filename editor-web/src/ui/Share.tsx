@@ -69,7 +69,10 @@ export function Share({ shell }: { shell: Shell }) {
 
   return (
     <Dialog shell={shell} title="Share">
-      <p class="quiet">Whoever opens the link needs no account.</p>
+      <p class="quiet">
+        Whoever opens the link needs no account.
+        {shell.workspace.session.value.egress.on && " Programs here reach the internet, also those that guests run."}
+      </p>
       <form
         class="share-form"
         onSubmit={(event) => {

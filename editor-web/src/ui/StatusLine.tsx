@@ -16,12 +16,17 @@ const LANGUAGES: Record<string, string> = {
 export function StatusLine({ shell }: { shell: Shell }) {
   const { workspace } = shell;
   const active = shell.active.value;
-  const role = workspace.session.value.role;
+  const { role, egress } = workspace.session.value;
   return (
     <footer class="status-line">
       <StatusWord shell={shell} status={workspace.status.value} />
       <span class="spacer" />
       <Running shell={shell} />
+      {egress.on && (
+        <button type="button" class="status-button" title="Programs here reach the internet" onClick={() => (shell.dialog.value = "internet")}>
+          Internet
+        </button>
+      )}
       {role !== "owner" && <span class="quiet">{role}</span>}
       {active?.kind === "text" && (
         <>

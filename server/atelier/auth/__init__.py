@@ -1,6 +1,14 @@
 """Who is calling, and what they may do."""
 
-from atelier.auth.access import access_topic, announce_access, check, require, role_in
+from atelier.auth.access import (
+    access_topic,
+    announce_access,
+    check,
+    check_egress,
+    has_egress,
+    require,
+    role_in,
+)
 from atelier.auth.callers import (
     COOKIE,
     Caller,
@@ -34,10 +42,12 @@ __all__ = [
     "allows",
     "announce_access",
     "check",
+    "check_egress",
     "clear_login_cookie",
     "cookie_caller",
     "create_guest",
     "find_caller",
+    "has_egress",
     "limiter_of",
     "rate_limited",
     "refuse_other_sites",

@@ -54,6 +54,33 @@ def check(role: Role, action: Action) -> None:
         )
 
 
+def check_egress(role: Role, kind: str, *, on: bool, allowed: bool) -> None:
+    """Raise Forbidden unless a person of this role and kind may switch a session's egress on, or off.
+
+    Raises:
+        Forbidden: `role_forbids`; `egress_not_allowed` by the operator; `account_needed`, since a guest is nobody in particular.
+    """
+    check(role, Action.EGRESS)
+    if on and not allowed:
+        raise Forbidden(
+            "egress_not_allowed",
+            "On this server programs cannot be given the internet.",
+            next_step="Ask whoever runs it to set ATELIER_EGRESS=on.",
+        )
+    if on and kind != "account":
+        raise Forbidden(
+            "account_needed",
+            "A guest cannot give programs the internet.",
+            next_step="Make an account, or ask an owner who has one.",
+        )
+
+
+async def has_egress(db: AsyncConnection, session_id: str, *, allowed: bool) -> bool:
+    """Say whether the session's programs reach the internet at present; `allowed` is the operator's word."""
+    query = select(sessions.c.egress_at).where(sessions.c.id == session_id, sessions.c.deleted_at.is_(None))
+    return allowed and (await db.execute(query)).scalar_one_or_none() is not None
+
+
 def access_topic(session_id: str) -> str:
     """The bus topic on which live sockets hear that roles changed; the message is a user's id, or empty for all."""
     return f"access:{session_id}"

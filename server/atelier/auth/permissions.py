@@ -1,12 +1,14 @@
 """Who may do what: the only place that decides.
 
-| role    | read | comment | run | edit | share | manage |
-|---------|------|---------|-----|------|-------|--------|
-| view    | yes  |         |     |      |       |        |
-| comment | yes  | yes     |     |      |       |        |
-| run     | yes  | yes     | yes |      |       |        |
-| edit    | yes  | yes     | yes | yes  |       |        |
-| owner   | yes  | yes     | yes | yes  | yes   | yes    |
+| role    | read | comment | run | edit | share | manage | egress |
+|---------|------|---------|-----|------|-------|--------|--------|
+| view    | yes  |         |     |      |       |        |        |
+| comment | yes  | yes     |     |      |       |        |        |
+| run     | yes  | yes     | yes |      |       |        |        |
+| edit    | yes  | yes     | yes | yes  |       |        |        |
+| owner   | yes  | yes     | yes | yes  | yes   | yes    | yes    |
+
+Egress has two conditions more (`access.check_egress`): the operator allows it at all, and who grants it has an account.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ class Action(StrEnum):
     """Make and revoke links, change roles, remove members."""
     MANAGE = "manage"
     """Rename, archive, delete the session."""
+    EGRESS = "egress"
+    """Let the session's programs reach the internet, or no longer."""
 
 
 _VIEW = frozenset({Action.READ})
@@ -46,7 +50,7 @@ _ALLOWED: dict[Role, frozenset[Action]] = {
     Role.COMMENT: _COMMENT,
     Role.RUN: _RUN,
     Role.EDIT: _EDIT,
-    Role.OWNER: _EDIT | {Action.SHARE, Action.MANAGE},
+    Role.OWNER: _EDIT | {Action.SHARE, Action.MANAGE, Action.EGRESS},
 }
 
 

@@ -101,6 +101,9 @@ sessions = Table(
     _time("updated_at"),
     _time("archived_at", nullable=True),
     _time("deleted_at", nullable=True),
+    # Who let its programs reach the internet, and since when; NULL: they do not.
+    _user("egress_by", nullable=True),
+    _time("egress_at", nullable=True),
 )
 links = Table(
     "links",

@@ -65,6 +65,7 @@ async def session_page(
             "name": session.name,
             "role": session.role.value,
             "entry": session.entry,
+            "egress": session.egress.model_dump(),
         },
         "limits": dataclasses.asdict(services.limits),
         "first": first,

@@ -26,7 +26,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from atelier import files, times
-from atelier.auth import Action, Caller, require
+from atelier.auth import Action, Caller, has_egress, require
 from atelier.errors import AtelierError, Conflict, Invalid, NotFound, Unavailable
 from atelier.events import publish
 from atelier.ids import new_id
@@ -409,6 +409,8 @@ class Runs:
         if live.cancelled:
             return _nothing(Reason.CANCELLED)
         stdin = None if spec["stdin"] is None else spec["stdin"].encode()
+        async with self._services.db.begin() as db:
+            network = await has_egress(db, live.session_id, allowed=self._services.program_egress)
         live.sandbox_id = await self._services.sandbox.start(
             RunSpec(
                 language=spec["language"],
@@ -420,6 +422,7 @@ class Runs:
                 collect=asked_of(self._services),
                 build=build_limits(self._services.limits),
                 packages=await packages_of(self._services, spec["language"], left.given.content),
+                network=network,
             ),
             turn.place,
         )

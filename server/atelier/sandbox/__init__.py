@@ -40,7 +40,7 @@ from atelier.sandbox.embedded import EmbeddedSandbox
 from atelier.sandbox.fleet import open_fleet
 from atelier.sandbox.remote import PATIENCE, open_remote
 from atelier.sandbox.turns import LocalTurns
-from atelier_runner import EnvironmentOptions, Limits, open_local
+from atelier_runner import EnvironmentOptions, Limits, Outward, open_local, read_ports
 
 __all__ = [
     "BuildLimits",
@@ -89,8 +89,9 @@ async def open_sandbox(
     all runner services that register there.
 
     With `?untrusted=1` nothing is run where a control is absent; `?patience=20` is how many seconds a runner may be
-    silent until its runs are lost. Further runs than `concurrent` at once wait (in Redis the runners know how many they
-    take), and no more than `queued` may. `environments` is for this machine alone: other runners have their own options.
+    silent until its runs are lost; embedded:// takes `?ports=80,443`, those that programs with a network may reach. Further
+    runs than `concurrent` at once wait (in Redis the runners know how many they take), and no more than `queued` may.
+    `environments` is for this machine alone: other runners have their own options.
 
     Raises:
         ValueError: another scheme.
@@ -101,7 +102,10 @@ async def open_sandbox(
     patience = float(asked.pop("patience", PATIENCE))
     rest = parts._replace(query=urlencode(asked)).geturl()
     if parts.scheme == "embedded":
-        async with open_local(limits=Limits(), untrusted=untrusted, environments=environments) as backend:
+        outward = Outward(ports=read_ports(asked["ports"])) if "ports" in asked else None
+        async with open_local(
+            limits=Limits(), untrusted=untrusted, outward=outward, environments=environments
+        ) as backend:
             yield EmbeddedSandbox(backend, LocalTurns(concurrent, queued))
     elif parts.scheme in ("http", "https") and parts.netloc:
         turns = LocalTurns(concurrent, queued)

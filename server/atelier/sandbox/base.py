@@ -123,6 +123,8 @@ class RunSpec:
     """Installed before it begins, unless they are from a run before; what is said meanwhile is the stream `install`, in a
     terminal part of what it shows. When it fails the run ends as `environment`; a terminal says so and begins without."""
     cells: CellLimits | None = None
+    network: bool = False
+    """Whether the program reaches public addresses, through the runner's proxy; else it reaches nothing."""
 
 
 @dataclass(frozen=True, slots=True)

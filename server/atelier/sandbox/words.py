@@ -56,6 +56,7 @@ def spec_for_runner(spec: RunSpec) -> runner.Spec:
         build=None if spec.build is None else runner.BuildLimits(**asdict(spec.build)),
         packages=tuple(runner.Packages(found.tool, found.wanted) for found in spec.packages),
         cells=None if spec.cells is None else runner.CellLimits(**asdict(spec.cells)),
+        network=runner.Network() if spec.network else None,
     )
 
 

@@ -23,7 +23,11 @@ async def add_session(db: AsyncConnection, **values: Any) -> None:
 async def session(db: AsyncConnection, session_id: str) -> RowMapping | None:
     """Return a session that is not deleted, with `members`, the number of people in it."""
     counted = _count_of_members()
-    query = select(sessions, counted.label("members")).where(sessions.c.id == session_id)
+    query = (
+        select(sessions, counted.label("members"), users.c.display_name.label("egress_name"))
+        .outerjoin(users, users.c.id == sessions.c.egress_by)
+        .where(sessions.c.id == session_id)
+    )
     return (await db.execute(query)).mappings().one_or_none()
 
 
@@ -39,8 +43,14 @@ async def sessions_of(
     """Return a person's sessions with their `role`, latest change first."""
     counted = _count_of_members()
     query = (
-        select(sessions, members.c.role, counted.label("members"))
+        select(
+            sessions,
+            members.c.role,
+            counted.label("members"),
+            users.c.display_name.label("egress_name"),
+        )
         .join(members, members.c.session_id == sessions.c.id)
+        .outerjoin(users, users.c.id == sessions.c.egress_by)
         .where(members.c.user_id == user_id)
         .where(sessions.c.deleted_at.is_not(None) if deleted else sessions.c.deleted_at.is_(None))
         .order_by(sessions.c.updated_at.desc(), sessions.c.id.desc())

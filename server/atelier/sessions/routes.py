@@ -12,6 +12,7 @@ from atelier.auth.service import me
 from atelier.deps import ServicesDep
 from atelier.sessions import members, service
 from atelier.sessions.schemas import (
+    EgressChange,
     Join,
     Joined,
     LinkPreview,
@@ -80,6 +81,14 @@ async def change_session(
     return await service.change_session(
         services, caller, session_id, name=body.name, archived=body.archived, entry=body.entry
     )
+
+
+@router.put("/sessions/{session_id}/egress", operation_id="change_egress")
+async def change_egress(
+    session_id: str, body: EgressChange, services: ServicesDep, caller: CallerDep
+) -> Session:
+    """Let the session's programs reach the internet, or no longer."""
+    return await service.change_egress(services, caller, session_id, on=body.on)
 
 
 @router.delete("/sessions/{session_id}", status_code=204, operation_id="delete_session")

@@ -28,6 +28,19 @@ class SessionChange(BaseModel):
     )
 
 
+class Egress(BaseModel):
+    """Whether the session's programs reach the internet."""
+
+    on: bool
+    allowed: bool = Field(description="whether whoever runs the server lets owners decide it")
+    by: str | None = Field(default=None, description="who switched it on")
+    at: int | None = None
+
+
+class EgressChange(BaseModel):
+    on: bool
+
+
 class Session(BaseModel):
     id: str
     name: str
@@ -38,6 +51,7 @@ class Session(BaseModel):
     archived: bool
     members: int
     url: str
+    egress: Egress
 
 
 class SessionPage(BaseModel):

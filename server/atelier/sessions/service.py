@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import structlog
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from atelier import files, times
-from atelier.auth import Action, Caller, Role, announce_access, require
+from atelier.auth import Action, Caller, Role, announce_access, check_egress, require
 from atelier.errors import BadRequest, Conflict, NotFound
 from atelier.events import publish
 from atelier.ids import new_id
 from atelier.services import Services
 from atelier.sessions import queries
-from atelier.sessions.schemas import Session
+from atelier.sessions.schemas import Egress, Session
 
+logger = structlog.get_logger(__name__)
 _PAGE = 50
 KEPT_DAYS = 30
 
@@ -30,6 +32,17 @@ def shown(services: Services, row: RowMapping, role: Role) -> Session:
         archived=row["archived_at"] is not None,
         members=row["members"],
         url=f"{services.public_url}/s/{row['id']}",
+        egress=_egress(services, row),
+    )
+
+
+def _egress(services: Services, row: RowMapping) -> Egress:
+    on = services.program_egress and row["egress_at"] is not None
+    return Egress(
+        on=on,
+        allowed=services.program_egress,
+        by=row["egress_name"] if on else None,
+        at=row["egress_at"] if on else None,
     )
 
 
@@ -161,12 +174,38 @@ async def change_session(
         if entry is not None:
             changes["entry"] = entry or None
         await queries.change_session(db, session_id, **changes)
+    return await _tell(services, caller, session_id)
+
+
+async def change_egress(services: Services, caller: Caller, session_id: str, *, on: bool) -> Session:
+    """Let the session's programs reach the internet, or no longer those that start from now on.
+
+    Raises:
+        NotFound: `session_not_found`.
+        Forbidden: `role_forbids`, `egress_not_allowed`, `account_needed`.
+    """
+    async with services.db.begin() as db:
+        role = await require(db, session_id, caller.user_id, Action.READ)
+        check_egress(role, caller.kind, on=on, allowed=services.program_egress)
+        granted = {"egress_by": caller.user_id if on else None, "egress_at": times.now() if on else None}
+        await queries.change_session(db, session_id, updated_at=times.now(), **granted)
+    logger.info("egress granted" if on else "egress withdrawn", session=session_id, user=caller.user_id)
+    return await _tell(services, caller, session_id)
+
+
+async def _tell(services: Services, caller: Caller, session_id: str) -> Session:
+    """Tell everybody what has changed about a session."""
     session = await get_session(services, caller, session_id)
     await publish(
         services,
         session_id,
         "session.changed",
-        {"name": session.name, "entry": session.entry, "archived": session.archived},
+        {
+            "name": session.name,
+            "entry": session.entry,
+            "archived": session.archived,
+            "egress": session.egress.model_dump(mode="json"),
+        },
     )
     return session
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from atelier.auth import Caller
+from atelier.auth import Caller, has_egress
 from atelier.errors import AtelierError, Forbidden, Invalid, NotFound, Unavailable
 from atelier.files import Changes, write_back
 from atelier.packages import packages_of
@@ -84,9 +84,11 @@ class Held:
             files = {path: data for path, data in (await self._changes.take()).items() if data is not None}
             collect = Collect(_FILES, limits.blob_bytes, _FILES_BYTES)
             packages, refusal = await self._packages(language, files)
+            async with self._services.db.begin() as db:
+                network = await has_egress(db, self.session_id, allowed=self._services.program_egress)
             spec = RunSpec(
                 language, entry, files, bounds, args,
-                terminal=self.screen.window, collect=collect, build=build_limits(limits), packages=packages,
+                terminal=self.screen.window, collect=collect, build=build_limits(limits), packages=packages, network=network,
             )  # fmt: skip
             self._sandbox_id = await self._services.sandbox.start(spec)
             if refusal:
