@@ -108,6 +108,7 @@ def test_names_cannot_be_guessed_and_are_the_same_after_a_restart(tmp_path: Path
     with store(tmp_path / "one") as opened:
         name = opened.name({"wanted": ["numpy"]})
         assert name != opened.name({"wanted": ["numpy==2"]})
+        built(opened, "something")
     with store(tmp_path / "one") as opened:
         assert opened.name({"wanted": ["numpy"]}) == name
     with store(tmp_path / "two") as opened:
@@ -175,6 +176,16 @@ def test_one_folder_has_one_runner(tmp_path: Path) -> None:
         pass
     with store(tmp_path):
         pass
+
+
+def test_a_folder_in_which_nothing_was_kept_goes_unless_it_was_there_before(tmp_path: Path) -> None:
+    with store(tmp_path / "new") as opened:
+        opened.stage()
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    with store(tmp_path / "old"):
+        pass
+    assert (tmp_path / "old").exists()
 
 
 def test_a_folder_of_this_process_goes_with_it() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from deploy.package_index import Index, package_index
 
 from atelier_runner import (
     Backend,
@@ -32,7 +33,6 @@ from atelier_runner import (
 )
 
 from .finished import finished
-from .package_index import Index, here, package_index
 
 LIMITS = Limits(
     wall_seconds=20, cpu_seconds=10, memory_mb=256, processes=64, disk_mb=16, output_bytes=400_000
@@ -96,7 +96,7 @@ def filled(index: Index, secret_port: int) -> None:
                 try:
                     with socket.create_connection(address, 3): tried[name] = "reached"
                 except OSError as error: tried[name] = type(error).__name__
-            for name, url in (("proxied", "http://127.0.0.1:{secret_port}/"), ("named", "http://localhost:{secret_port}/"), ("other", "http://example.com/")):
+            for name, url in (("proxied", "http://127.0.0.2:{secret_port}/"), ("named", "http://localhost:{secret_port}/"), ("other", "http://example.com/")):
                 try: tried[name] = urllib.request.urlopen(url, timeout=5).status
                 except Exception as error: tried[name] = str(error)
             tried["files"] = sorted(os.listdir("/work"))
@@ -259,10 +259,8 @@ def opening(
 
     kept = options(index, folder, **bounds)
     if request.param == "local":
-        return open_local(limits=LIMITS, environments=kept, outward=here())
-    return open_docker(
-        request.getfixturevalue("docker_socket"), limits=LIMITS, environments=kept, outward=here()
-    )
+        return open_local(limits=LIMITS, environments=kept)
+    return open_docker(request.getfixturevalue("docker_socket"), limits=LIMITS, environments=kept)
 
 
 def python(program: str, *wanted: str) -> Spec:
@@ -281,6 +279,12 @@ def script(name: str, program: str, *wanted: str, language: str = "javascript") 
     return Spec(
         language, name, {name: program.encode()}, LIMITS, stdin=b"", packages=(Packages("node", wanted),)
     )
+
+
+async def needs(backend: Backend, language: str) -> None:
+    """Skip where a language cannot run."""
+    if not (await backend.languages())[language].info.version:
+        pytest.skip(f"no {language} here")
 
 
 async def ran(backend: Backend, spec: Spec) -> tuple[str, str, Exited]:
@@ -367,8 +371,7 @@ async def test_the_standard_library_comes_before_a_package_of_its_name(backend: 
 async def test_javascript_and_typescript_find_their_packages(
     backend: Backend, name: str, language: str, program: str
 ) -> None:
-    if language not in {n for n, known in (await backend.languages()).items() if known.info.version}:
-        pytest.skip(f"no {language} here")
+    await needs(backend, language)
     said, out, result = await ran(
         backend, script(name, program, "@herd/calf@^2.0.0", "cow@1.x", language=language)
     )
@@ -400,6 +403,7 @@ async def test_a_run_that_needs_nothing_notices_nothing(backend: Backend, index:
 
 
 async def test_a_session_that_has_its_own_node_modules_keeps_it(backend: Backend) -> None:
+    await needs(backend, "javascript")
     files = {
         "main.cjs": b"console.log(require('cow'))",
         "node_modules/cow/index.js": b"module.exports = 'mine'",
@@ -440,6 +444,7 @@ async def test_what_cannot_be_installed_is_said_in_the_tools_words(
 async def test_what_npm_cannot_install_is_said_in_its_words(
     backend: Backend, wanted: str, words: str
 ) -> None:
+    await needs(backend, "javascript")
     said, _, result = await ran(backend, script("m.js", "", wanted))
     assert result.reason is Reason.ENVIRONMENT
     assert words in said
@@ -482,6 +487,7 @@ async def test_a_build_script_reaches_the_index_and_nothing_else(backend: Backen
 
 
 async def test_postinstall_runs_in_the_sandbox_alone(backend: Backend, secret: Index) -> None:
+    await needs(backend, "javascript")
     said, out, _ = await ran(
         backend, script("m.cjs", "console.log(JSON.stringify(require('after')))", "after@1")
     )
@@ -723,11 +729,11 @@ asyncio.run(main())
     process.send_signal(signal.SIGKILL)
     await process.wait()
     process._transport.close()  # type: ignore[attr-defined]
-    async with open_local(limits=LIMITS, environments=options(index, folder), outward=here()) as backend:
+    async with open_local(limits=LIMITS, environments=options(index, folder)) as backend:
         assert os.listdir(folder / "staging") == []
         _, out, _ = await ran(backend, python("import moo; moo.say()", "moo==1.0"))
         assert out == "moo 1\n"
-    async with open_local(limits=LIMITS, environments=options(index, folder), outward=here()) as backend:
+    async with open_local(limits=LIMITS, environments=options(index, folder)) as backend:
         said, out, _ = await ran(backend, python("import moo; moo.say()", "moo==1.0"))
         assert (said, out) == ("", "moo 1\n")
         out_, _, _ = await finished(backend, python("print(1)"))

@@ -149,16 +149,18 @@ class Store:
 
 @contextmanager
 def open_store(folder: Path | None, most_mb: int) -> Iterator[Store]:
-    """Open a folder of environments; None: one of this process, which is removed with it.
+    """Open a folder of environments; None: one of this process, which is removed with it. One that was made here and in
+    which nothing was kept goes too.
 
     Raises:
         ValueError: another process uses it.
     """
-    temporary = folder is None
     place = _temporary() if folder is None else folder
+    passing = folder is None or not folder.exists()
     place.mkdir(mode=0o711, parents=True, exist_ok=True)
     place.chmod(0o711)
     lock = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    store: Store | None = None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,9 +170,9 @@ def open_store(folder: Path | None, most_mb: int) -> Iterator[Store]:
         store.sweep()
         yield store
     finally:
-        os.close(lock)
-        if temporary:
+        if passing and (folder is None or (store is not None and store.size == (0, 0))):
             _removed(place)
+        os.close(lock)
 
 
 def _temporary() -> Path:

@@ -1,4 +1,4 @@
-"""Indexes of packages on this machine: a PEP 503 one for uv and a registry for npm, with packages made on the fly."""
+"""Indexes of packages on this machine, for tests and benchmarks: a PEP 503 one for uv and a registry for npm, with packages made on the fly."""
 
 from __future__ import annotations
 
@@ -14,21 +14,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from atelier_runner import Outward
-
-HOST = "packages.example"
-"""What it is called: tools look for what is called 127.0.0.1 themselves, without a proxy."""
-
-
-def here() -> Outward:
-    """Return a way out that knows where it is."""
-
-    async def resolve(name: str) -> list[str]:
-        if name != HOST:
-            raise OSError(f"nobody asks for {name}")
-        return ["127.0.0.1"]
-
-    return Outward(resolve=resolve)
+HOST = "127.0.0.2"
+"""This machine, under an address that no program takes for itself and so asks the proxy for."""
 
 
 class Index:
@@ -41,6 +28,8 @@ class Index:
         self.url = ""
         self.silent: set[str] = set()
         """Names about which nothing is ever answered."""
+        self.waited: set[str] = set()
+        """Where somebody waits for such an answer, or has."""
         self.ended = threading.Event()
 
     # --- Python
@@ -161,6 +150,7 @@ def package_index() -> Iterator[Index]:
 
         def do_GET(self) -> None:
             if any(name in self.path for name in index.silent):
+                index.waited.add(self.path)
                 index.ended.wait(60)
             found = index.answer(self.path)
             self.send_response(404 if found is None else 200)
@@ -176,7 +166,7 @@ def package_index() -> Iterator[Index]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer((HOST, 0), Handler) as server:
         server.daemon_threads = True
         index.url = f"http://{HOST}:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, name="package-index")
