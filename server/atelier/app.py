@@ -17,6 +17,7 @@ from atelier import (
     health,
     history,
     hub,
+    interpreters,
     pages,
     runs,
     sessions,
@@ -25,6 +26,7 @@ from atelier import (
 from atelier.bodies import BoundedBodies
 from atelier.headers import SecurityHeaders
 from atelier.hub import Rooms
+from atelier.interpreters import Interpreters
 from atelier.problems import add_handlers
 from atelier.runs import Runs
 from atelier.settings import Settings
@@ -39,6 +41,7 @@ ROUTERS = (
     history.router,
     runs.router,
     terminals.router,
+    interpreters.router,
     events.router,
     admin.router,
     health.router,
@@ -62,10 +65,12 @@ def create_app(settings: Settings) -> FastAPI:
                 Rooms(services) as rooms,
                 Runs(services) as started_runs,
                 Terminals(services) as opened_terminals,
+                Interpreters(services) as kept_interpreters,
             ):
                 app.state.rooms = rooms
                 app.state.runs = started_runs
                 app.state.terminals = opened_terminals
+                app.state.interpreters = kept_interpreters
                 services.tasks.start(sessions.purge_regularly(services), name="purge")
                 services.tasks.start(
                     documents.compact_regularly(services.log, most_bytes=settings.limits.document_bytes),

@@ -111,6 +111,28 @@ class Limits:
     """All environments that are kept, in MiB; beyond it those that were used least lately go."""
     install_seconds: int = 300
     """How long packages may take to be installed."""
+    cells_per_minute: int = 240
+    """Cells that one person sends to an interpreter."""
+    queued_cells: int = 100
+    """Cells of one session that may wait."""
+    cell_bytes: int = 64 * 1024
+    """One cell's code."""
+    cell_wall_seconds: int = 600
+    """How long a cell may run; then it is interrupted, and the variables stay."""
+    cell_output_bytes: int = 256 * 1024
+    """What a cell may print; then it is interrupted too."""
+    cell_shown_bytes: int = 16 * 1024 * 1024
+    """Values and figures of a cell."""
+    concurrent_interpreters: int = 16
+    """Interpreters that this server keeps; each has the processes and disk of a run. A session has one at most."""
+    interpreter_wall_seconds: int = 8 * 3600
+    """How long an interpreter is kept altogether."""
+    interpreter_cpu_seconds: int = 1_800
+    """An interpreter's CPU time, all its cells and processes together."""
+    interpreter_memory_mb: int = 1024
+    """An interpreter's memory, all its processes together, in MiB."""
+    interpreter_idle_seconds: int = 3_600
+    """How long an interpreter is kept that nobody sends a cell."""
     terminals_per_session: int = 8
     """Open terminals of one session."""
     concurrent_terminals: int = 16

@@ -372,6 +372,94 @@ export interface paths {
         patch: operations["change_session"];
         trace?: never;
     };
+    "/api/v1/sessions/{session_id}/cells": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Cells
+         * @description List the newest cells with what they printed and showed.
+         */
+        get: operations["list_cells"];
+        put?: never;
+        /**
+         * Run Cells
+         * @description Send cells to the session's interpreter; they run in order, after those that wait.
+         */
+        post: operations["run_cells"];
+        /**
+         * Clear Cells
+         * @description Forget the cells that have ended, for everyone; the variables stay.
+         */
+        delete: operations["clear_cells"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/cells/{cell_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * Stop Cell
+         * @description Interrupt a cell that runs, or take one that waits out of the queue; the variables stay.
+         */
+        delete: operations["stop_cell"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/cells/{cell_id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Cell Events
+         * @description Return all that a cell printed and showed so far.
+         */
+        get: operations["read_cell_events"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/cells/{cell_id}/files/{number}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Read Cell File
+         * @description Return a figure or another rich value. A page runs in a sandbox of its own, without an origin.
+         */
+        get: operations["read_cell_file"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/sessions/{session_id}/documents/{document_id}/history": {
         parameters: {
             query?: never;
@@ -674,6 +762,46 @@ export interface paths {
          * @description Put the files of a public Git repository into the session, without its history. Ends when the client leaves.
          */
         post: operations["import_git"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/interpreter": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /**
+         * End Interpreter
+         * @description End the interpreter: its variables are gone, what waits does not run, and the next cell starts another.
+         */
+        delete: operations["end_interpreter"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/sessions/{session_id}/interpreter/input": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Write Cell Input
+         * @description Send text to the cell that runs.
+         */
+        post: operations["write_cell_input"];
         delete?: never;
         options?: never;
         head?: never;
@@ -1372,6 +1500,129 @@ export interface components {
             /** Started At */
             started_at: number;
         };
+        /** Cell */
+        Cell: {
+            /**
+             * Batch
+             * @description those that were sent together
+             */
+            batch: string;
+            /**
+             * Code
+             * @description in events its beginning only
+             */
+            code: string;
+            /** Created At */
+            created_at: number;
+            /**
+             * Detail
+             * @description why, in words, where the outcome alone does not say
+             */
+            detail: string | null;
+            /** Ended At */
+            ended_at: number | null;
+            error: components["schemas"]["CellError"] | null;
+            /**
+             * Events
+             * @description what it printed and showed; null: ask for them
+             */
+            events?: components["schemas"]["CellEvent"][] | null;
+            /** Id */
+            id: string;
+            /**
+             * Life
+             * @description of the interpreter: cells of another life do not share its variables
+             */
+            life: number | null;
+            /** Line */
+            line: number | null;
+            /**
+             * Number
+             * @description within that life, from 1
+             */
+            number: number | null;
+            /** Outcome */
+            outcome: ("done" | "error" | "interrupted" | "wall_time" | "output" | "died" | "skipped" | "stopped") | null;
+            /** Path */
+            path: string | null;
+            /**
+             * Position
+             * @description their order in the session
+             */
+            position: number;
+            /** Session Id */
+            session_id: string;
+            /** Started At */
+            started_at: number | null;
+            /**
+             * Status
+             * @enum {string}
+             */
+            status: "queued" | "running" | "ended";
+            /** User Id */
+            user_id: string | null;
+            /** User Name */
+            user_name: string | null;
+            /** Wall Seconds */
+            wall_seconds: number | null;
+        };
+        /** CellError */
+        CellError: {
+            /** Message */
+            message: string;
+            /** Name */
+            name: string;
+            /**
+             * Place
+             * @description the innermost line of a cell: [cell, line]
+             */
+            place: [
+                number,
+                number
+            ] | null;
+            /**
+             * Text
+             * @description the traceback; it names cells by their number
+             */
+            text: string;
+        };
+        /** CellEvent */
+        CellEvent: {
+            /**
+             * Data
+             * @description text in `data`; a value has `role`, `media_type` and `data` or the `number` of its file
+             */
+            data: {
+                [key: string]: unknown;
+            };
+            /** Seq */
+            seq: number;
+            /**
+             * Type
+             * @enum {string}
+             */
+            type: "stdout" | "stderr" | "stdin" | "value" | "note";
+        };
+        /** CellEvents */
+        CellEvents: {
+            /** Items */
+            items: components["schemas"]["CellEvent"][];
+        };
+        /** CellInput */
+        CellInput: {
+            /** Data */
+            data: string;
+        };
+        /** CellList */
+        CellList: {
+            /** @description null: the next cell starts one */
+            interpreter?: components["schemas"]["Interpreter"] | null;
+            /**
+             * Items
+             * @description oldest first
+             */
+            items: components["schemas"]["Cell"][];
+        };
         /**
          * Changed
          * @description What a restore or a rollback did; `undo_id` goes to `POST …/undos/{id}` within an hour.
@@ -1621,6 +1872,19 @@ export interface components {
              */
             ref?: string | null;
         };
+        /** Interpreter */
+        Interpreter: {
+            /** Created At */
+            created_at: number;
+            /** Life */
+            life: number;
+            /** Session Id */
+            session_id: string;
+            /** User Id */
+            user_id: string | null;
+            /** User Name */
+            user_name: string | null;
+        };
         /** Join */
         Join: {
             /**
@@ -1844,6 +2108,29 @@ export interface components {
             from: string;
             /** To */
             to: string;
+        };
+        /** NewCell */
+        NewCell: {
+            /** Code */
+            code: string;
+            /**
+             * Line
+             * @description its first line in that file
+             */
+            line?: number | null;
+            /**
+             * Path
+             * @description the file that it stands in: its folder is where it imports from
+             */
+            path?: string | null;
+        };
+        /**
+         * NewCells
+         * @description Cells that belong together: when one fails or is stopped, those after it do not run.
+         */
+        NewCells: {
+            /** Cells */
+            cells: components["schemas"]["NewCell"][];
         };
         /** NewFolder */
         NewFolder: {
@@ -3292,6 +3579,194 @@ export interface operations {
             };
         };
     };
+    list_cells: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CellList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    run_cells: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewCells"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CellList"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    clear_cells: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    stop_cell: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                cell_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_cell_events: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                cell_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CellEvents"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    read_cell_file: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+                cell_id: string;
+                number: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
     list_history: {
         parameters: {
             query?: {
@@ -3869,6 +4344,68 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Imported"];
                 };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    end_interpreter: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    write_cell_input: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                session_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CellInput"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description Validation Error */
             422: {

@@ -15,6 +15,7 @@ import {
 
 import { lazyAssist } from "./assist";
 import { carriageReturns } from "./carriage";
+import { cells } from "./cells";
 import { keys } from "./keys";
 import { runMarks } from "./marks";
 import { ownAction } from "./own";
@@ -73,6 +74,7 @@ export function extensions(slots: Slots, around: Surroundings): Extension[] {
     lazySearch(),
     lazyAssist(),
     runMarks(),
+    cells(),
     pasting(around.textBytes, around.onTooLarge),
     ownAction(around.onOwnAction),
     keys(),

@@ -13,10 +13,16 @@ export interface Command {
 const canEdit = (shell: Shell): boolean => shell.workspace.canEdit.value;
 const hasFile = (shell: Shell): boolean => shell.active.value !== null;
 const owns = (shell: Shell): boolean => shell.workspace.session.value.role === "owner";
+const inCells = (shell: Shell): boolean => shell.workspace.canRun.value && /\.py$/i.test(shell.active.value?.path ?? "");
 const folderOf = (shell: Shell): string => shell.active.peek()?.path.split("/").slice(0, -1).join("/") ?? "";
 
 export const commands: readonly Command[] = [
   { id: "run", title: "Run", keys: "Mod+Enter", when: (shell) => shell.workspace.canRun.value, run: (shell) => void shell.run() },
+  { id: "cell", title: "Run the cell or the selection, and go on to the next", keys: "Shift+Enter", when: inCells, run: (shell) => shell.runCell(true) },
+  { id: "cell-stay", title: "Run the cell or the selection", keys: "Mod+Enter in a file with # %%", when: inCells, run: (shell) => shell.runCell(false) },
+  { id: "cells-all", title: "Run all cells of the file", when: inCells, run: (shell) => shell.runAllCells() },
+  { id: "cells", title: "Cells on or off", run: (shell) => shell.layout.showBottom(shell.layout.bottom.peek() === "cells" ? null : "cells") },
+  { id: "cells-restart", title: "Restart the interpreter", when: (shell) => shell.workspace.canRun.value && shell.cells.interpreter.value !== null, run: (shell) => void shell.cells.restart() },
   { id: "stop", title: "Stop the run", when: (shell) => shell.runs.active.value !== null, run: (shell) => void shell.stop() },
   { id: "palette", title: "All commands", keys: "F1", run: (shell) => (shell.dialog.value = "palette") },
   { id: "files", title: "Open a file", keys: "Mod+P", run: (shell) => (shell.dialog.value = "files") },
@@ -93,7 +99,7 @@ export function listenForKeys(shell: Shell, save: () => void): void {
       if (inTerminal(event) && !KEYS_OVER_TERMINALS.has(found[0])) return; // Ctrl+P and the like are the shell's
       event.preventDefault();
       event.stopPropagation();
-      runCommand(shell, found[0]);
+      runCommand(shell, found[0] === "run" && shell.stayInCell(event) ? "cell-stay" : found[0]);
     },
     { capture: true },
   );

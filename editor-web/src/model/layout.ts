@@ -7,7 +7,7 @@ export interface Pane {
 }
 
 export type Side = "files" | "search" | null;
-export type Bottom = "output" | "terminal" | "problems" | null;
+export type Bottom = "output" | "terminal" | "cells" | "problems" | null;
 /** On a narrow screen, one of these is shown at a time. */
 export type View = "files" | "code" | "output" | "people";
 

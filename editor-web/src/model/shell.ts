@@ -3,6 +3,8 @@ import { computed, effect, signal } from "@preact/signals";
 
 import { clearLines, markLines } from "../editor/marks";
 import { call } from "../api/http";
+import { type CodeCell, hasCells, offerCells, runAllCells, runCellAt } from "../editor/cells";
+import { Cells } from "./cells";
 import { Events, type SessionEvent } from "./events";
 import { importProgress } from "./imports";
 import { Layout } from "./layout";
@@ -19,6 +21,7 @@ export class Shell {
   readonly layout: Layout;
   readonly runs: Runs;
   readonly terminals: Terminals;
+  readonly cells: Cells;
   readonly dialog = signal<Dialog>(null);
   readonly cursor = signal("1:1");
   /** The file whose name is being typed: a path to rename, or a new one in a folder. */
@@ -48,12 +51,14 @@ export class Shell {
       () => this.layout.showBottom("output"),
     );
     this.terminals = new Terminals(boot.session.id);
+    this.cells = new Cells(boot.session.id);
     new Events(
       boot.session.id,
       (event) => this.receive(event),
       () => {
         void this.runs.refresh();
         void this.terminals.refresh();
+        void this.cells.refresh();
       },
     );
     if (boot.first !== null && this.layout.panes.peek().every((pane) => pane.tabs.length === 0)) {
@@ -67,6 +72,11 @@ export class Shell {
     });
     effect(() => this.workspace.showing(this.active.value?.kind === "text" ? this.active.value.id : null));
     effect(() => this.markFailure());
+    effect(() => {
+      void this.workspace.canRun.value;
+      void this.nodes.value;
+      for (const { id, handle } of this.editors.values()) this.offerCells(id, handle);
+    });
   }
 
   get session(): string {
@@ -94,6 +104,40 @@ export class Shell {
     this.editors.set(pane, { id, handle });
     this.goWhereWanted();
     this.markFailure();
+    this.offerCells(id, handle);
+  }
+
+  /** Lets the cells of a Python file be run where they stand. */
+  private offerCells(id: string, handle: EditorHandle): void {
+    const node = this.nodes.peek().get(id) ?? this.first(id);
+    const python = node !== null && /\.py$/i.test(node.path) && this.workspace.canRun.peek();
+    offerCells(handle.view, python ? (cells) => void this.runCells(id, cells) : null);
+  }
+
+  private get editorInFront(): EditorHandle | undefined {
+    return this.editors.get(this.layout.focused.peek())?.handle;
+  }
+
+  /** Whether a key that runs was pressed in the text of a file that is divided into cells. */
+  stayInCell(event: KeyboardEvent): boolean {
+    const view = this.editorInFront?.view;
+    return view !== undefined && event.target instanceof Node && view.dom.contains(event.target) && hasCells(view);
+  }
+
+  runCell(goOn: boolean): void {
+    const view = this.editorInFront?.view;
+    if (view !== undefined && !runCellAt(view, goOn)) notify("There is nothing to run here: a line that begins with # %% begins a cell.");
+  }
+
+  runAllCells(): void {
+    const view = this.editorInFront?.view;
+    if (view !== undefined) runAllCells(view);
+  }
+
+  async runCells(id: string, cells: readonly CodeCell[]): Promise<void> {
+    const path = (this.nodes.peek().get(id) ?? this.first(id))?.path ?? null;
+    this.layout.showBottom("cells");
+    await this.cells.send(cells.map(({ code, line }) => ({ code, path, line })));
   }
 
   unmounted(pane: number, handle: EditorHandle): void {
@@ -209,6 +253,7 @@ export class Shell {
     if (type.startsWith("run.")) {
       if (this.runs.receive(type, data)) this.layout.showBottom("output");
     } else if (type.startsWith("terminal.")) this.terminals.receive(type, data);
+    else if (type.startsWith("cell.") || type.startsWith("interpreter.")) this.cells.receive(type, data);
     else if (type === "member.joined" && !mine) notify(`${name} joined.`);
     else if (type === "member.role" && mine) notify(`Your role is ${String(data["role"])} now.`);
     else if (type === "import.progress" && mine) importProgress(data);

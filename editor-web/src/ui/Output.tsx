@@ -1,17 +1,18 @@
 // What a run prints, line by line, with places that lead to the code, and a line to type into while it runs.
 import { useEffect, useRef, useState } from "preact/hooks";
 
-import { ansi } from "../model/ansi";
 import { type Chunk, ending, type Run } from "../model/runs";
 import type { Shell } from "../model/shell";
-import { missedInternet, places } from "../model/tracebacks";
+import { missedInternet } from "../model/tracebacks";
 import { IconButton } from "./icons";
 import { lazy } from "./Lazy";
+import { Lines } from "./Lines";
 import { Terminals } from "./Terminals";
 
+const Cells = lazy(() => import("./Cells").then((module) => module.Cells));
 const Results = lazy(() => import("./Results").then((module) => module.Results));
 
-const MOST_LINES = 5_000;
+const TITLES = { output: "Output", terminal: "Terminal", cells: "Cells" } as const;
 
 export function Output({ shell }: { shell: Shell }) {
   const { layout, runs } = shell;
@@ -21,10 +22,10 @@ export function Output({ shell }: { shell: Shell }) {
     <section class="bottom" aria-label="Output">
       <div class="bottom-head">
         <div role="tablist" aria-label="Bottom panel" class="tabs">
-          {(["output", "terminal", "problems"] as const).map((name) => (
+          {(["output", "terminal", "cells", "problems"] as const).map((name) => (
             <div key={name} class="tab" role="presentation" data-active={layout.bottom.value === name}>
               <button type="button" role="tab" aria-selected={layout.bottom.value === name} onClick={() => (name === "terminal" ? shell.showTerminal() : layout.showBottom(name))}>
-                {name === "output" ? "Output" : name === "terminal" ? "Terminal" : `Problems${problems === null ? "" : " (1)"}`}
+                {name === "problems" ? `Problems${problems === null ? "" : " (1)"}` : TITLES[name]}
               </button>
             </div>
           ))}
@@ -42,6 +43,7 @@ export function Output({ shell }: { shell: Shell }) {
       </div>
       {layout.bottom.value === "problems" && <Problems shell={shell} />}
       {layout.bottom.value === "terminal" && <Terminals shell={shell} />}
+      {layout.bottom.value === "cells" && <Cells shell={shell} />}
       {layout.bottom.value === "output" && <Printed shell={shell} run={run} />}
     </section>
   );
@@ -127,55 +129,6 @@ function NoInternet({ shell, chunks }: { shell: Shell; chunks: readonly Chunk[] 
       </button>
     </p>
   );
-}
-
-function Lines({ shell, chunks }: { shell: Shell; chunks: readonly Chunk[] }) {
-  const paths = new Set(shell.workspace.tree.value.map((node) => node.path));
-  const lines = linesOf(chunks).slice(-MOST_LINES);
-  let state = "";
-  return (
-    <pre class="lines">
-      {lines.map((line, index) => {
-        const parts = line.parts.map((part) => {
-          const styled = ansi(part.text, state);
-          state = styled.state;
-          return { stream: part.stream, pieces: styled.pieces };
-        });
-        const plain = parts.flatMap((part) => part.pieces).map((piece) => piece.text).join("");
-        const found = places(plain, paths)[0];
-        return (
-          <span key={index} class="line">
-            {found !== undefined ? (
-              <>
-                <span class={parts[0]?.stream}>{plain.slice(0, found.start)}</span>
-                <button type="button" class="place" onClick={() => shell.open(found.path, found.line, found.column)}>
-                  {plain.slice(found.start, found.end)}
-                </button>
-                <span class={parts[0]?.stream}>{plain.slice(found.end)}</span>
-              </>
-            ) : (
-              parts.map((part) => part.pieces.map((piece) => <span class={`${part.stream} ${piece.className}`}>{piece.text}</span>))
-            )}
-            {"\n"}
-          </span>
-        );
-      })}
-    </pre>
-  );
-}
-
-function linesOf(chunks: readonly Chunk[]): { parts: { stream: Chunk["stream"]; text: string }[] }[] {
-  const lines: { parts: { stream: Chunk["stream"]; text: string }[] }[] = [{ parts: [] }];
-  for (const { stream, data } of chunks) {
-    data.replace(/\r\n/g, "\n").split("\n").forEach((text, index) => {
-      if (index > 0) lines.push({ parts: [] });
-      // A carriage return alone starts the line anew, as progress bars do.
-      const shown = text.slice(text.lastIndexOf("\r") + 1);
-      if (shown !== "") (lines[lines.length - 1] as (typeof lines)[number]).parts.push({ stream, text: shown });
-    });
-  }
-  if (lines[lines.length - 1]?.parts.length === 0) lines.pop();
-  return lines;
 }
 
 function Stdin({ shell, run }: { shell: Shell; run: Run }) {

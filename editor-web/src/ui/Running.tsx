@@ -50,7 +50,8 @@ export function Running({ shell }: { shell: Shell }) {
 }
 
 function processesOf(shell: Shell): Process[] {
-  const { runs, terminals, layout } = shell;
+  const { cells, runs, terminals, layout } = shell;
+  const interpreter = cells.interpreter.value;
   const going = runs.list.value.filter((run) => run.status !== "ended");
   return [
     ...going.map((run) => ({
@@ -66,6 +67,20 @@ function processesOf(shell: Shell): Process[] {
       },
       stop: () => void runs.stop(run.id),
     })),
+    ...(interpreter === null
+      ? []
+      : [
+          {
+            id: `interpreter ${interpreter.life}`,
+            title: "Python interpreter",
+            state: cells.running.value === null ? "waits for cells" : "runs a cell",
+            userId: interpreter.user_id,
+            by: interpreter.user_name ?? "somebody",
+            since: interpreter.created_at,
+            show: () => layout.showBottom("cells"),
+            stop: () => void cells.restart(),
+          },
+        ]),
     ...terminals.list.value.map((terminal) => ({
       id: terminal.id,
       title: terminal.title,

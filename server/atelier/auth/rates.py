@@ -18,6 +18,7 @@ _RATES: dict[str, Callable[[Limits], RateLimitItem]] = {
     "guests": lambda limits: RateLimitItemPerHour(limits.guests_per_hour),
     "log_ins": lambda limits: RateLimitItemPerMinute(limits.log_ins_per_minute),
     "imports": lambda limits: RateLimitItemPerHour(limits.imports_per_hour),
+    "cells": lambda limits: RateLimitItemPerMinute(limits.cells_per_minute),
     "runs": lambda limits: RateLimitItemPerMinute(limits.runs_per_minute),
 }
 

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -235,4 +236,60 @@ terminals = Table(
     _time("held_at"),
 )
 
+# A session's interpreter while there is one, and what it has been sent; `life` counts how often it has begun anew.
+interpreters = Table(
+    "interpreters",
+    metadata,
+    Column("session_id", ForeignKey("sessions.id", ondelete="CASCADE"), primary_key=True),
+    _user(nullable=True),  # whose cell began it
+    Column("life", Integer, nullable=False),
+    _time("created_at"),
+    Column(
+        "holder", String(64), nullable=False
+    ),  # the server process that has it, and when that last said so
+    _time("held_at"),
+)
+cells = Table(
+    "cells",
+    metadata,
+    _id(),
+    _session(),
+    _user(nullable=True),
+    Column("position", BigInteger, nullable=False),  # their order in the session
+    Column("batch", String(64), nullable=False),  # those that were sent together
+    Column("path", String(1024)),  # the file that it stands in, and its first line there
+    Column("line", Integer),
+    Column("code", Text, nullable=False),
+    Column("status", String(12), nullable=False),  # queued | running | ended
+    Column("life", Integer),
+    Column("number", Integer),  # within that life
+    Column("outcome", String(12)),
+    Column("detail", String(400)),
+    Column("error", JSON),
+    Column("wall_seconds", Float),
+    _time("created_at"),
+    _time("started_at", nullable=True),
+    _time("ended_at", nullable=True),
+)
+cell_events = Table(
+    "cell_events",
+    metadata,
+    Column("cell_id", ForeignKey("cells.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("type", String(12), nullable=False),
+    Column("data", JSON, nullable=False),
+    _time("at"),
+)
+# Figures and other rich values.
+cell_files = Table(
+    "cell_files",
+    metadata,
+    Column("cell_id", ForeignKey("cells.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("media_type", String(80), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+)
+
+Index("ix_cells_session_position", cells.c.session_id, cells.c.position)
 Index("ix_runs_session_created", runs.c.session_id, runs.c.created_at)
