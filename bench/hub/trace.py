@@ -153,6 +153,7 @@ def measure(name: Name, updates: list[bytes], text: str) -> dict[str, float]:
         for _ in range(3):
             server.stop()
             server.start()
+            server.quiet()
             cold.append(asyncio.run(all_there(server, text))[0])
         server.stop()
         return figures | {"cold_s": median(cold), "disk": on_disk(server.folder) - before}
