@@ -6,33 +6,41 @@ import asyncio
 import time
 from collections import deque
 
-_BEAT_SECONDS = 0.02
-_REMEMBERED = 100  # beats: two seconds
+_CALM_SECONDS = 0.1  # each beat wakes the process, also while nobody types
+_ALERT_SECONDS = 0.02
+_REMEMBERED_SECONDS = 2.0
+_SUSPICIOUS_SECONDS = 0.02
 _LATE_SECONDS = 0.06
 _LATE_BEATS = 3
 
 
 class Pulse:
-    """Beats fifty times a second; a beat's delay is what anybody's keystroke would have waited."""
+    """Beats ten times a second, and faster after a late beat; a beat's delay is what anybody's keystroke would have waited."""
 
     def __init__(self) -> None:
-        self._delays: deque[float] = deque([0.0], maxlen=_REMEMBERED)
+        self._beats: deque[tuple[float, float]] = deque([(time.monotonic(), 0.0)])
 
     async def beat(self) -> None:
         """Beat until cancelled."""
+        delay = 0.0
         while True:
-            due = time.monotonic() + _BEAT_SECONDS
-            await asyncio.sleep(_BEAT_SECONDS)
-            self._delays.append(max(0.0, time.monotonic() - due))
+            wait = _CALM_SECONDS if delay < _SUSPICIOUS_SECONDS else _ALERT_SECONDS
+            due = time.monotonic() + wait
+            await asyncio.sleep(wait)
+            now = time.monotonic()
+            delay = max(0.0, now - due)
+            self._beats.append((now, delay))
+            while self._beats[0][0] < now - _REMEMBERED_SECONDS:
+                self._beats.popleft()
 
     def worst(self) -> float:
         """Return the longest delay of the last two seconds, in seconds."""
-        return max(self._delays)
+        return max(delay for _, delay in self._beats)
 
     def late(self) -> bool:
         """Say whether the last beats were so late, all of them, that one more guest would make everybody wait.
 
         One slow turn of the loop is no reason to turn anybody away.
         """
-        last = list(self._delays)[-_LATE_BEATS:]
+        last = [delay for _, delay in self._beats][-_LATE_BEATS:]
         return len(last) == _LATE_BEATS and min(last) > _LATE_SECONDS
