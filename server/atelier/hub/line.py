@@ -32,6 +32,7 @@ logger = structlog.get_logger(__name__)
 EXTENSION = "atelier.line"
 HIGH_WATER = 512 * 1024  # bytes that may wait in the transport before the receiver is told to pause
 _BINARY = 0x82  # whole and binary
+_HEADS = [bytes((_BINARY, size)) for size in range(126)]
 _CLOSE_SECONDS = 5.0
 _DIRECT_SECONDS = 0.05
 PING = b"\x89\x00"
@@ -91,7 +92,7 @@ def framed(message: bytes) -> bytes:
     """Put a WebSocket header before a binary message."""
     size = len(message)
     if size < 126:
-        return bytes((_BINARY, size)) + message
+        return _HEADS[size] + message
     if size < 65_536:
         return bytes((_BINARY, 126)) + size.to_bytes(2) + message
     return bytes((_BINARY, 127)) + size.to_bytes(8) + message

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Iterator
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import CounterMetricFamily
 
 CONNECTIONS = Gauge("atelier_hub_connections", "Open document sockets", ["dialect"])
 ROOMS = Gauge("atelier_hub_rooms", "Documents with live connections")
-APPENDED = Counter("atelier_hub_appended_total", "Edits handed to the log")
-DELIVERED = Counter("atelier_hub_delivered_total", "Edits queued for a client")
 REFUSED = Counter("atelier_hub_refused_total", "Edits refused", ["code"])
 ACKNOWLEDGED = Histogram(
     "atelier_hub_acknowledge_seconds",
@@ -24,6 +25,20 @@ LOOP_DELAY = Gauge(
 TASKS = Gauge("atelier_hub_tasks", "Tasks of the event loop")
 WAITING = Gauge("atelier_hub_waiting_bytes", "Bytes that slow clients have not taken yet")
 
-appended = APPENDED.inc
-delivered = DELIVERED.inc
 acknowledged = ACKNOWLEDGED.observe
+
+
+class Edits:
+    """What is counted with every edit, as plain numbers that /metrics reads: a Counter costs more than the addition."""
+
+    appended = 0
+    delivered = 0
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Say both; called by whoever asks for /metrics."""
+        yield CounterMetricFamily("atelier_hub_appended", "Edits handed to the log", self.appended)
+        yield CounterMetricFamily("atelier_hub_delivered", "Edits queued for a client", self.delivered)
+
+
+edits = Edits()
+REGISTRY.register(edits)

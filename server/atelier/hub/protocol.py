@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from atelier.documents import sized
+from atelier.documents import sized, uint
 from atelier.errors import BadRequest
 
 SYNC, AWARENESS, AUTH, QUERY_AWARENESS, SYNC_REPLY, STATELESS, BROADCAST_STATELESS, CLOSE, SYNC_STATUS, PING, PONG = (
@@ -18,6 +18,7 @@ STEP1, STEP2, UPDATE = 0, 1, 2
 EMPTY_UPDATE = b"\x00\x00"
 KEEPALIVE = b"\x01\x01\x00"
 """An awareness update about nobody: keeps y-websocket, which ignores pings, from giving up after 30 s."""
+_UPDATE_HEADS = [bytes((SYNC, UPDATE, size)) for size in range(0x80)]
 _LONGEST_NAME = 256
 _LARGEST = 2**53 - 1  # lib0 throws beyond, so what we pass on must not be
 
@@ -194,7 +195,8 @@ def step2(update: bytes) -> bytes:
 
 def update(data: bytes) -> bytes:
     """Pass an edit on."""
-    return b"\x00\x02" + sized(data)
+    size = len(data)
+    return (_UPDATE_HEADS[size] if size < 0x80 else b"\x00\x02" + uint(size)) + data
 
 
 def awareness(data: bytes) -> bytes:

@@ -254,38 +254,41 @@ class Room:
             tracer.mark()
         bodies: list[bytes] = []
         authors: dict[Seat, set[int]] = {}
-        for number, entry in enumerate(entries):
-            edit = entry.edit
+        size = 0
+        for number, (_, edit) in enumerate(entries):
             body = protocol.update(edit.update)
             bodies.append(body)
-            self._recent.append((entry, body))
-            self._recent_bytes += len(body)
+            size += len(body)
             own = self._authors.get(id(edit))
             if own is not None:
                 authors.setdefault(own[0], set()).add(number)
+        self._recent.extend(zip(entries, bodies, strict=True))
+        self._recent_bytes += size
         last = self._last = entries[-1].position
         if self._shelf is not None:
             self._shelf.add(entries)
-        plain = [framed(body) for body in bodies]
-        whole = b"".join(plain)
+        # Framed once for all seats that call the document the same.
+        frames: dict[bytes, list[bytes]] = {}
+        whole: dict[bytes, bytes] = {}
         for seat in tuple(self._live):  # a write may find a line full, and its seat falls behind then
             seat.sent = last
+            prefix = seat.prefix
+            if prefix not in frames:
+                framed_now = frames[prefix] = [framed(prefix + body) for body in bodies]
+                whole[prefix] = b"".join(framed_now)
             own_numbers = authors.get(seat)
-            if not seat.prefix and own_numbers is None:
-                seat.client.send(whole)
-                continue
-            frames = [framed(seat.prefix + body) for body in bodies] if seat.prefix else plain
-            if own_numbers is not None:
-                frames = [frame for number, frame in enumerate(frames) if number not in own_numbers]
-            if frames:
-                seat.client.send(b"".join(frames))
+            if own_numbers is None:
+                seat.client.send(whole[prefix])
+            elif len(own_numbers) < len(bodies):
+                others = [frame for number, frame in enumerate(frames[prefix]) if number not in own_numbers]
+                seat.client.send(b"".join(others))
         if followed is not None:
             tracer.mark()
-        metrics.appended(len(entries))
-        metrics.delivered(len(entries) * len(self._live))
+        metrics.edits.appended += len(entries)
+        metrics.edits.delivered += len(entries) * len(self._live)
         self._trim()
         self._since_compaction += len(entries)
-        self._bytes_since += len(whole)
+        self._bytes_since += size
         if self._worth_compacting and (
             time.monotonic() > self._compact_after or self._since_compaction >= _COMPACT_AT_ONCE
         ):
@@ -293,8 +296,9 @@ class Room:
             self._work(self._compact(), None)
 
     def _trim(self) -> None:
-        while self._recent_bytes > _RECENT_BYTES or len(self._recent) > _RECENT_EDITS:
-            entry, body = self._recent.popleft()
+        recent = self._recent
+        while self._recent_bytes > _RECENT_BYTES or len(recent) > _RECENT_EDITS:
+            entry, body = recent.popleft()
             self._recent_bytes -= len(body)
             self._trimmed = entry.position
 

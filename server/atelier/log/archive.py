@@ -11,7 +11,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from atelier.log.base import NOTHING, Edit, Entry, Kept, Segment, Snapshot, Stored
@@ -346,7 +345,7 @@ class Archive:
                     own = sum(entry.edit.author == author for entry in entries)
                     if own:
                         again = [
-                            replace(e, edit=replace(e.edit, author="")) if e.edit.author == author else e
+                            e._replace(edit=e.edit._replace(author="")) if e.edit.author == author else e
                             for e in entries
                         ]
                         self._keeper.execute(

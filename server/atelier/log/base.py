@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from atelier.errors import Unavailable
 
@@ -27,8 +27,7 @@ Listener = Callable[[Sequence["Entry"]], None]
 Settled = Callable[[Sequence["Edit"], Unavailable | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """One Yjs update (v1) with who made it (a user's id) and when (ms since 1970)."""
 
     update: bytes
@@ -36,8 +35,7 @@ class Edit:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An edit at its place in the log."""
 
     position: int
