@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from atelier_runner import Limits, Output, Spec, open_local
-from atelier_runner.local import STAGE_PREFIX
+from atelier_runner.staging import PREFIX
 from bench.gates import missed
 
 PROGRAMS = (
@@ -73,8 +73,8 @@ def traces() -> dict[str, set[str]]:
     }
     files = {
         str(path)
-        for path in Path(tempfile.gettempdir()).glob(f"{STAGE_PREFIX}*")
-        if not Path("/proc", path.name.removeprefix(STAGE_PREFIX).split("-")[0]).exists()
+        for path in Path(tempfile.gettempdir()).glob(f"{PREFIX}*")
+        if not Path("/proc", path.name.removeprefix(PREFIX).split("-")[0]).exists()
     }
     return {"processes": agents, "mounts": mounts, "control groups": groups, "files": files}
 

@@ -7,13 +7,14 @@ import secrets
 from collections.abc import AsyncIterator, Mapping
 from functools import partial
 
-from atelier_runner.carrier import Carrier, Sandbox
+from atelier_runner.carrier import Carrier, Idle, Sandbox
 from atelier_runner.doctor import examine
 from atelier_runner.environments import Environments, Held, Preparing
 from atelier_runner.errors import LanguageUnknown, RunUnknown, SandboxUnavailable
 from atelier_runner.languages import Language
 from atelier_runner.model import Capabilities, Event, Exited, Output, Reason, Spec, Window
 from atelier_runner.outward import Outward
+from atelier_runner.preloading import module_for
 from atelier_runner.run import Run
 
 MOST_RUNS = 64
@@ -23,13 +24,18 @@ MOST_UNREAD = 256
 
 
 class Backend:
-    """Starts runs and streams their events. Made by `open_local`, `open_docker` and `open_kubernetes`."""
+    """Starts runs and streams their events. Made by `open_local`, `open_docker` and `open_kubernetes`.
+
+    `untrusted` refuses to run anything while a control is absent; `strict` starts a new interpreter for every program,
+    where else a Python program goes on in one of its sandbox that is there already.
+    """
 
     def __init__(
         self,
         carrier: Carrier,
         *,
         untrusted: bool,
+        strict: bool = False,
         outward: Outward | None = None,
         environments: Environments | None = None,
     ) -> None:
@@ -38,6 +44,7 @@ class Backend:
         self._carrier = carrier
         self._environments = environments
         self._untrusted = untrusted
+        self._strict = strict
         self._runs: dict[str, Run | Preparing] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -70,8 +77,8 @@ class Backend:
         """Return the catalogue as found here."""
         return await self._carrier.languages()
 
-    async def idle(self) -> tuple[int, int]:
-        """Say how many sandboxes wait, started, and how much memory they have resident together, in bytes."""
+    async def idle(self) -> Idle:
+        """Say how many sandboxes wait, started, what memory they hold, and how many runs found one."""
         return await self._carrier.idle()
 
     async def warm(self) -> None:
@@ -145,9 +152,12 @@ class Backend:
     async def _begin(self, language: Language, spec: Spec, held: Held | None) -> tuple[Run, Sandbox]:
         staged = spec.build if spec.entry and language.build else None
         limits = spec.limits if staged is None else staged.widest(spec.limits)
-        sandbox = await self._carrier.take(language, limits)
         environments = {} if held is None else held.paths
-        return Run(spec, language, sandbox, self.outward, environments=environments), sandbox
+        # What is installed for a program may be another numpy than the one that is here.
+        preload = "" if self._strict or environments else module_for(spec, language.preload)
+        sandbox = await self._carrier.take(language, limits, preload)
+        run = Run(spec, language, sandbox, self.outward, environments=environments, fresh=self._strict)
+        return run, sandbox
 
     def _prepare(self, spec: Spec, language: Language, environments: Environments) -> Preparing:
         """Return a run whose packages are still to be installed."""

@@ -7,16 +7,14 @@ loopback; user 1000, which outside is a user that owns nothing.
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from atelier_runner.agent import AGENT, LIBRARY
+from atelier_runner.agent import FOLDER, LIBRARY
 from atelier_runner.languages import SYSTEM_PATH, Tool
 from atelier_runner.model import MIB
 
@@ -61,27 +59,39 @@ ETC = {
     "/etc/bash.bashrc": SHELL,
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
 }
-# Public parts of this machine's /etc that its programs need to start.
-ETC_BOUND = (
+# Public parts of this machine's /etc that its programs need to start, as they were when the server started.
+ETC_SHOWN = (
     "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types", "/etc/java-*", "/etc/R", "/etc/php",
     "/etc/matplotlibrc", "/etc/fonts", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/tls/certs",
     "/etc/pki/ca-trust/extracted",
 )  # fmt: skip
 
 
+RELEASE = "/.released"
+"""An empty file inside: where bubblewrap waits, everything else laid out, until it is let go."""
+
+
 @dataclass(frozen=True, slots=True)
 class Handles:
-    """Descriptors that bubblewrap inherits; each is read to its end or held."""
+    """Descriptors that bubblewrap inherits: where it says its child's pid, and what it reads to the end."""
 
     info: int
-    block: int
+    release: int
     seccomp: int | None
-    data: Mapping[str, int]
-    """Path inside the sandbox to a descriptor with the file's content."""
 
     def all(self) -> list[int]:
         """Return every descriptor, for `pass_fds`."""
-        return [self.info, self.block, *([] if self.seccomp is None else [self.seccomp]), *self.data.values()]
+        return [self.info, self.release, *([] if self.seccomp is None else [self.seccomp])]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Folders of this machine that every sandbox shows, and what is started in it; see `staging`."""
+
+    atelier: str
+    etc: str
+    agent: str
+    """Inside: the agent, compiled if that went well."""
 
 
 def find() -> str | None:
@@ -90,24 +100,30 @@ def find() -> str | None:
 
 
 def command(
-    bwrap: str, python: str, tools: Iterable[Tool], *, disk_mb: int, handles: Handles, environments: str
+    bwrap: str,
+    python: str,
+    tools: Iterable[Tool],
+    shown: Shown,
+    *,
+    disk_mb: int,
+    handles: Handles,
+    environments: str,
 ) -> list[str]:
-    """Return the command line of one sandbox; `environments` is the folder of installed packages here, or empty."""
+    """Return the command line of one sandbox; `environments` is the folder of installed packages here, or empty.
+
+    Mounts cost: what can lie in one folder does.
+    """
     size = str(disk_mb * MIB)
     line = [
         bwrap,
         "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try",
         "--uid", str(UID), "--gid", str(UID), "--hostname", HOST_NAME,
         "--die-with-parent", "--new-session", "--as-pid-1",
-        "--info-fd", str(handles.info), "--block-fd", str(handles.block),
+        "--info-fd", str(handles.info),
         *_system_folders(),
+        "--ro-bind", shown.etc, "/etc", "--ro-bind", shown.atelier, FOLDER,
         "--proc", "/proc", "--dev", "/dev", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
     ]  # fmt: skip
-    for pattern in ETC_BOUND:
-        for path in glob.glob(pattern):
-            line += ["--ro-bind-try", path, path]
-    for path, handle in handles.data.items():
-        line += ["--perms", "0644", "--ro-bind-data", str(handle), path]
     for tool in tools:
         if tool.bind is not None:
             line += ["--ro-bind", *tool.bind]
@@ -115,12 +131,13 @@ def command(
         line += ["--ro-bind", environments, ENVIRONMENTS]
     for path in (WORK, "/tmp"):
         line += ["--perms", "0755" if path == WORK else "1777", "--size", size, "--tmpfs", path]
+    line += ["--perms", "0444", "--file", str(handles.release), RELEASE]
     line += ["--remount-ro", "/", "--chdir", WORK, "--clearenv"]
     for name, value in ENVIRONMENT.items():
         line += ["--setenv", name, value]
     if handles.seccomp is not None:
         line += ["--seccomp", str(handles.seccomp)]
-    return [*line, "--", python, AGENT]
+    return [*line, "--", python, shown.agent]
 
 
 def _system_folders() -> Iterator[str]:
@@ -132,21 +149,6 @@ def _system_folders() -> Iterator[str]:
             yield from ("--symlink", os.readlink(path), str(path))
         elif path.is_dir():
             yield from ("--ro-bind", str(path), str(path))
-
-
-@contextmanager
-def memory_files(contents: Mapping[str, bytes]) -> Iterator[dict[str, int]]:
-    """Open an anonymous file with each content, at its start; all are closed on leaving."""
-    handles: dict[str, int] = {}
-    try:
-        for name, content in contents.items():
-            handles[name] = handle = os.memfd_create("atelier", os.MFD_CLOEXEC)
-            os.write(handle, content)
-            os.lseek(handle, 0, os.SEEK_SET)
-        yield handles
-    finally:
-        for handle in handles.values():
-            os.close(handle)
 
 
 def reachable(path: str) -> bool:

@@ -8,7 +8,7 @@ Everything that is the same for all carriers (events, limits, reasons, the pool)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,20 @@ class Fate:
     reason: Reason
     detail: str = ""
     """In words; empty: what is always said of this reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What waits, and what was asked for."""
+
+    sandboxes: int
+    memory_bytes: int
+    """What they hold together; a page that several share counts in part for each (PSS)."""
+    wanted: int
+    """How many are meant to wait."""
+    warm: int
+    """How many runs found one waiting, since the start."""
+    cold: int
 
 
 class Sandbox(Protocol):
@@ -69,6 +83,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def memory(self) -> int:
+        """Return the bytes that it holds while it waits; 0 where this machine cannot see it."""
+        ...
+
     async def measure(self) -> Fate | None:
         """Take the final figures of `group`, while they can be had; say why it ended where that is known."""
         ...
@@ -84,6 +102,18 @@ class Sandbox(Protocol):
     async def close(self) -> None:
         """Kill everything inside and leave nothing behind."""
         ...
+
+
+def together(pools: Iterable[Idle]) -> Idle:
+    """Add up what several pools say."""
+    found = list(pools)
+    return Idle(
+        sum(one.sandboxes for one in found),
+        sum(one.memory_bytes for one in found),
+        sum(one.wanted for one in found),
+        sum(one.warm for one in found),
+        sum(one.cold for one in found),
+    )
 
 
 class Launcher(Protocol):
@@ -127,17 +157,19 @@ class Carrier(Protocol):
         """Return the whole catalogue; what cannot run has no version."""
         ...
 
-    async def take(self, language: Language, limits: Limits) -> Sandbox:
+    async def take(self, language: Language, limits: Limits, preload: str = "") -> Sandbox:
         """Return a sandbox for a program of this language that nobody else has or had; the caller closes it. `limits` are
         the widest of its stages.
+
+        Where one waits that has `preload` (a module of `language.preload`) imported already, it is that one.
 
         Raises:
             SandboxUnavailable: none was waiting and none can be started.
         """
         ...
 
-    async def idle(self) -> tuple[int, int]:
-        """Say how many sandboxes wait, started, and how much memory they have resident together, in bytes."""
+    async def idle(self) -> Idle:
+        """Say what waits, started."""
         ...
 
     async def warm(self) -> None:

@@ -6,7 +6,7 @@ sandbox. What cannot be made is left out and its limit reported as missing: `Gro
 
 In v2 a group that holds processes cannot hand controllers to groups beneath it, so if this process is alone in its
 group it moves into a group `server` first; otherwise v2 counts as not delegated. Attaching a process costs some
-10 ms per v1 hierarchy, so a sandbox is attached when it is made, and a run only writes limits. All sandboxes share one
+10 ms of waiting, once for all hierarchies, so a sandbox is attached when it is made, and a run only writes limits. All sandboxes share one
 group's weight of the CPU, so that many busy ones together do not push the server aside.
 """
 
@@ -79,7 +79,8 @@ class Groups:
         self._folders: dict[str, tuple[int, Path]] = {}
         self.missing: dict[str, str] = {}
         """Controller to the reason why it is not there."""
-        self._server: list[Path] = []
+        self._here: Path | None = None
+        """This process's own group in one of the hierarchies."""
         for hierarchy in found:
             self._take(hierarchy)
         for controller in CONTROLLERS:
@@ -102,8 +103,9 @@ class Groups:
         folder = hierarchy.own / self.name
         try:
             _sweep(hierarchy.own)
+            here = hierarchy.own
             if hierarchy.version == 2:
-                self._delegate(hierarchy.own, hierarchy.controllers)
+                here = self._delegate(hierarchy.own, hierarchy.controllers)
             folder.mkdir()
             if hierarchy.version == 2:
                 _write(
@@ -116,16 +118,20 @@ class Groups:
             for name in hierarchy.controllers:
                 self.missing[name] = f"{hierarchy.own}: {error.strerror}"
             return
+        self._here = here
         for name in hierarchy.controllers:
             self._folders[name] = (hierarchy.version, folder)
         if hierarchy.version == 2:
             self._folders.setdefault("cpuacct", (2, folder))
 
-    def _delegate(self, own: Path, controllers: frozenset[str]) -> None:
-        """Let groups beneath `own` have the controllers; moves this process one down if it is alone there."""
+    def _delegate(self, own: Path, controllers: frozenset[str]) -> Path:
+        """Let groups beneath `own` have the controllers; moves this process one down if it is alone there.
+
+        Returns the group in which it is then.
+        """
         wanted = controllers - set((_read(own / "cgroup.subtree_control") or "").split())
         if not wanted:
-            return
+            return own
         line = " ".join(f"+{name}" for name in sorted(wanted))
         try:
             _write(own / "cgroup.subtree_control", line)
@@ -137,6 +143,17 @@ class Groups:
             server.mkdir(exist_ok=True)
             _write(server / "cgroup.procs", str(os.getpid()))
             _write(own / "cgroup.subtree_control", line)
+            return server
+        return own
+
+    def prime(self) -> None:
+        """Move this process to where it is: the first move for a while waits some 10 ms in the kernel, the next do not.
+
+        So an `attach` that comes after this, begun beside other work, need not wait.
+        """
+        if self._here is not None:
+            with contextlib.suppress(OSError):
+                _write(self._here / "cgroup.procs", str(os.getpid()))
 
     def make(self, name: str) -> Group:
         """Make the group of one sandbox, empty and without limits."""

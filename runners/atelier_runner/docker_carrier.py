@@ -20,7 +20,8 @@ from pathlib import Path
 
 from atelier_runner.agent import inside
 from atelier_runner.backend import Backend
-from atelier_runner.carrier import Means, Sandbox
+from atelier_runner.carrier import Idle, Means, Sandbox
+from atelier_runner.demand import MOST_WAITING, POOL_MEMORY_MB, Budget
 from atelier_runner.docker_engine import DEFAULT_SOCKET, Engine, EngineRefused
 from atelier_runner.docker_meter import KillWatch, StatsMeter
 from atelier_runner.docker_sandbox import RUNNER_LABEL, DockerLauncher, Recipe
@@ -28,9 +29,8 @@ from atelier_runner.environments import EnvironmentOptions, Environments, open_s
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.images import LANGUAGE_LABEL, TOOL_LABEL, VERSION_LABEL
 from atelier_runner.languages import Language, imaged
-from atelier_runner.model import Limits
+from atelier_runner.model import MIB, Limits
 from atelier_runner.outward import Outward
-from atelier_runner.processes import tree_usage
 from atelier_runner.stocks import Stocks
 
 THREADS = 8
@@ -42,7 +42,7 @@ ORPHAN_AGE = timedelta(minutes=1)
 
 
 class DockerCarrier:
-    """Containers of one engine. Keeps `size` waiting for each of the `most` languages that were used last."""
+    """Containers of one engine. Keeps `size` to `largest` waiting for each of the `most` languages that were used last."""
 
     hint = ""
 
@@ -54,6 +54,8 @@ class DockerCarrier:
         images: Mapping[str, str],
         limits: Limits,
         size: int,
+        largest: int,
+        budget: Budget,
         most: int,
     ) -> None:
         self._engine = engine
@@ -63,22 +65,19 @@ class DockerCarrier:
         self._limits = limits
         self._threads = ThreadPoolExecutor(THREADS, "atelier-docker")
         self._kills = KillWatch(lambda: engine.kills(f"{RUNNER_LABEL}={recipe.runner}"))
-        self._stocks = Stocks(self._launcher, size, most)
+        self._stocks = Stocks(self._launcher, size, largest, budget, most)
 
     async def languages(self) -> dict[str, Language]:
         """Return the catalogue; what has an image has a version."""
         return self._languages
 
-    async def take(self, language: Language, limits: Limits) -> Sandbox:
+    async def take(self, language: Language, limits: Limits, preload: str = "") -> Sandbox:
         """Return a container of the language's image; from now on others of it wait. See `Carrier`."""
         return await (await self._stocks.of(language.info.name)).pool.take(limits)
 
-    async def idle(self) -> tuple[int, int]:
-        """Say how many containers wait, and what those have resident that are processes of this machine; see `Carrier`."""
-        waiting = self._stocks.waiting
-        pids = [sandbox.pid for sandbox in waiting if sandbox.pid]
-        usages = await asyncio.to_thread(lambda: [tree_usage(pid) for pid in pids])
-        return len(waiting), sum(usage.memory_bytes for usage in usages)
+    async def idle(self) -> Idle:
+        """Say what waits; memory is known of what are processes of this machine. See `Carrier`."""
+        return self._stocks.idle()
 
     def _launcher(self, name: str) -> tuple[DockerLauncher, Limits]:
         launcher = DockerLauncher(self._engine, self._images[name], self._recipe, self._threads, self._kills)
@@ -134,15 +133,19 @@ async def open_docker(
     *,
     runtime: str | None = None,
     pool_size: int = 2,
+    pool_most: int = MOST_WAITING,
+    pool_memory_mb: int = POOL_MEMORY_MB,
     pool_languages: int = 4,
     limits: Limits | None = None,
     untrusted: bool = False,
+    strict: bool = False,
     agent: bytes | None = None,
     read_groups: bool = True,
     outward: Outward | None = None,
     environments: EnvironmentOptions | None = None,
 ) -> AsyncIterator[Backend]:
-    """Open the engine at a Unix socket. `limits` are those that waiting containers are prepared for; `runtime` is one that
+    """Open the engine at a Unix socket. `limits` are those that waiting containers are prepared for; `pool_size`, `pool_most` (of
+    each language), `pool_memory_mb` and `strict` are as in `open_local`; `runtime` is one that
     the engine lists (in untrusted mode gVisor where there is one); `untrusted` refuses to run with a control missing;
     `agent` (its source), `read_groups` and `outward` replace what would be found; `environments` are kept in a folder that the engine
     finds under the same path.
@@ -176,15 +179,17 @@ async def open_docker(
         kept, outward = environments or EnvironmentOptions(), outward or Outward()
         store = stack.enter_context(open_store(kept.folder, kept.all_mb))
         recipe = Recipe(identity(), runtime, marshal.dumps(inside(agent)), read_groups, str(store.shelf))
+        budget = Budget(pool_languages * max(pool_size, pool_most), pool_memory_mb * MIB)
         carrier = DockerCarrier(
             engine, recipe, languages, {name: image for name, (image, _) in images.items()},
-            limits or Limits(), pool_size, pool_languages,
+            limits or Limits(), pool_size, pool_most, budget, pool_languages,
         )  # fmt: skip
         stack.push_async_callback(carrier.close)
         await carrier.begin()
         backend = Backend(
             carrier,
             untrusted=untrusted,
+            strict=strict,
             outward=outward,
             environments=Environments(store, kept, carrier, outward),
         )

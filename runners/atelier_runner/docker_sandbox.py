@@ -33,6 +33,7 @@ from atelier_runner.docker_meter import GroupMeter, KillWatch, StatsMeter, group
 from atelier_runner.docker_stream import Line, connect
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.model import MIB, Limits
+from atelier_runner.processes import tree_memory
 from atelier_runner.seccomp_profile import profile
 
 T = TypeVar("T")
@@ -184,6 +185,10 @@ class DockerSandbox:
         while True:
             await meter.measure()
             await asyncio.sleep(STATS_SECONDS)
+
+    async def memory(self) -> int:
+        """Return what its processes hold, where they are this machine's."""
+        return await asyncio.to_thread(tree_memory, self.pid) if self.pid else 0
 
     async def measure(self) -> None:
         """Take the final figures: the container's group goes away with it."""

@@ -15,12 +15,13 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from atelier_runner.backend import Backend
-from atelier_runner.carrier import Means, Sandbox
+from atelier_runner.carrier import Idle, Means, Sandbox
+from atelier_runner.demand import MOST_WAITING, Budget
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.kubernetes_api import Api, ApiRefused, Where, open_api
 from atelier_runner.kubernetes_keeper import Keeper
@@ -28,7 +29,7 @@ from atelier_runner.kubernetes_pod import RUNNER_LABEL, Recipe, checked, payload
 from atelier_runner.kubernetes_sandbox import House, KubernetesLauncher, unavailable
 from atelier_runner.kubernetes_watch import Pods
 from atelier_runner.languages import Language, imaged
-from atelier_runner.model import BuildLimits, Limits
+from atelier_runner.model import MIB, BuildLimits, Limits
 from atelier_runner.outward import Outward
 from atelier_runner.stocks import Stocks
 
@@ -55,7 +56,7 @@ class Options:
 
 
 class KubernetesCarrier:
-    """Pods of one namespace. Keeps `size` waiting for each of the `most` languages that were used last."""
+    """Pods of one namespace. Keeps `size` to `largest` waiting for each of the `most` languages that were used last."""
 
     hint = ""
 
@@ -69,6 +70,8 @@ class KubernetesCarrier:
         images: Mapping[str, str],
         limits: Limits,
         size: int,
+        largest: int,
+        budget: Budget,
         most: int,
     ) -> None:
         self._api = api
@@ -78,7 +81,7 @@ class KubernetesCarrier:
         self._languages = languages
         self._images = images
         self._limits = limits
-        self._stocks = Stocks(self._launcher, size, most)
+        self._stocks = Stocks(self._launcher, size, largest, budget, most)
 
     def _launcher(self, name: str) -> tuple[KubernetesLauncher, Limits]:
         launcher = KubernetesLauncher(
@@ -92,18 +95,17 @@ class KubernetesCarrier:
         """Return the catalogue; what has an image has a version."""
         return self._languages
 
-    async def take(self, language: Language, limits: Limits) -> Sandbox:
+    async def take(self, language: Language, limits: Limits, preload: str = "") -> Sandbox:
         """Return a pod that is large enough; from now on others of its language wait. See `Carrier`."""
         stock = await self._stocks.of(language.info.name)
         if limits.memory_mb > stock.limits.memory_mb:
             return await stock.launcher.start(limits)
         return await stock.pool.take(limits)
 
-    async def idle(self) -> tuple[int, int]:
+    async def idle(self) -> Idle:
         """Say how many pods wait, and how much memory is set aside for them; what they have resident nobody says."""
-        count = sum(len(stock.pool.waiting) for stock in self._stocks.values())
-        size = sum(len(stock.pool.waiting) * stock.limits.memory_mb << 20 for stock in self._stocks.values())
-        return count, size
+        aside = sum(len(stock.pool.waiting) * stock.limits.memory_mb * MIB for stock in self._stocks.values())
+        return replace(self._stocks.idle(), memory_bytes=aside)
 
     async def begin(self) -> None:
         """Let pods of the most common language wait."""
@@ -148,9 +150,11 @@ async def open_kubernetes(
     options: Options,
     *,
     pool_size: int = 2,
+    pool_most: int = MOST_WAITING,
     pool_languages: int = 4,
     limits: Limits | None = None,
     untrusted: bool = False,
+    strict: bool = False,
     agent: bytes | None = None,
     outward: Outward | None = None,
 ) -> AsyncIterator[Backend]:
@@ -181,12 +185,25 @@ async def open_kubernetes(
             name: entry.get("image") or options.image.replace("{language}", name)
             for name, entry in found.items()
         }
+        budget = Budget(
+            pool_languages * max(pool_size, pool_most), 0
+        )  # the cluster's quota bounds their memory
         carrier = KubernetesCarrier(
-            api, pods, recipe, house, languages, images, limits or Limits(), pool_size, pool_languages
+            api,
+            pods,
+            recipe,
+            house,
+            languages,
+            images,
+            limits or Limits(),
+            pool_size,
+            pool_most,
+            budget,
+            pool_languages,
         )
         stack.push_async_callback(carrier.close)
         await carrier.begin()
-        backend = Backend(carrier, untrusted=untrusted, outward=outward)
+        backend = Backend(carrier, untrusted=untrusted, strict=strict, outward=outward)
         stack.push_async_callback(backend.close)
         yield backend
 

@@ -9,9 +9,9 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Language:
     fork: bool
     cells: bool
     """Whether it has an interpreter that is sent cells."""
+    preload: tuple[str, ...] = ()
+    """Modules that sandboxes may have imported before a program comes: those of the catalogue's that are here."""
 
     def argv(self, entry: str, args: tuple[str, ...]) -> list[str]:
         """Return the command line; an entry that looks like something else is made a path."""
@@ -82,8 +84,11 @@ def load_languages(tools: dict[str, Tool]) -> dict[str, Language]:
     with ThreadPoolExecutor(8) as threads:
         printed = dict(zip(probes, threads.map(_printed, probes), strict=True))
     return {
-        name: _language(
-            name, entry, tool.inside, version_in(entry, printed[_probe(entry, tool)]), entry["hint"]
+        name: replace(
+            _language(
+                name, entry, tool.inside, version_in(entry, printed[_probe(entry, tool)]), entry["hint"]
+            ),
+            preload=_importable(tool, entry.get("preload", ())),
         )
         if (tool := tools.get(entry["tool"])) is not None
         else _language(name, entry, entry["tool"], "", entry["hint"])
@@ -140,6 +145,12 @@ def _printed(command: tuple[str, ...]) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout or done.stderr  # R says its version there
+
+
+def _importable(tool: Tool, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the modules that a Python of this machine could import; nothing of them is run."""
+    look = "import sys; from importlib.util import find_spec; print(*filter(find_spec, sys.argv[1:]))"
+    return tuple(_printed((tool.here, "-I", "-c", look, *names)).split()) if names else ()
 
 
 def _numbers(version: str) -> tuple[int, ...]:

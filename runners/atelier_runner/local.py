@@ -7,31 +7,32 @@ Without bubblewrap it opens all the same: it says so in `capabilities` and refus
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
-import shutil
 import stat
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from atelier_runner import bubblewrap, seccomp
+from atelier_runner import bubblewrap, seccomp, staging
 from atelier_runner.agent import AGENT
 from atelier_runner.backend import Backend
-from atelier_runner.carrier import Means, Sandbox
+from atelier_runner.carrier import Idle, Means, Sandbox, together
 from atelier_runner.cgroups import Groups
+from atelier_runner.demand import MOST_WAITING, POOL_MEMORY_MB, Budget, Demand
 from atelier_runner.environments import EnvironmentOptions, Environments, open_store
 from atelier_runner.errors import SandboxUnavailable
 from atelier_runner.languages import Language, find_tools, load_languages
-from atelier_runner.model import Limits
+from atelier_runner.model import MIB, Limits
 from atelier_runner.outward import Outward
 from atelier_runner.pool import Pool
-from atelier_runner.processes import kill_orphans, tree_usage
-from atelier_runner.sandbox import LocalLauncher, Setup, identities
+from atelier_runner.processes import kill_orphans
+from atelier_runner.sandbox import AT_ONCE, LocalLauncher, Preloading, Setup, identities
 
-STAGE_PREFIX = "atelier-tools-"
+MOST_PRELOADED = 2
+"""Sandboxes that wait with the same module imported: each holds tens of megabytes."""
+PRELOADED_HALF_LIFE = 600.0
+"""One stays that many seconds after a program last asked for it."""
 CACHE = Path("/var/cache/atelier")
 """For environments whose own folder sandboxes cannot reach, as that of a server's data, which is closed to others."""
 
@@ -45,9 +46,13 @@ class LocalCarrier:
         pool: Pool | None = None,
         setup: Setup | None = None,
         hint: str = "",
+        preloaded: Callable[[str], Pool] | None = None,
     ) -> None:
         self._languages = languages
         self._pool = pool
+        self._preloaded: dict[str, Pool] = {}
+        """By the module that has been imported; each is opened when it is first asked for."""
+        self._preloading = preloaded
         self._setup = setup
         self.hint = hint
 
@@ -55,31 +60,40 @@ class LocalCarrier:
         """Return the catalogue as found on this machine; the first time it takes as long as the slowest `--version`."""
         return await asyncio.shield(self._languages)
 
-    async def take(self, language: Language, limits: Limits) -> Sandbox:
+    async def take(self, language: Language, limits: Limits, preload: str = "") -> Sandbox:
         """Return a sandbox; any does for any language. See `Carrier`."""
         if self._pool is None:
             raise SandboxUnavailable("Programs cannot run here: there is no sandbox.", hint=self.hint)
+        if preload and self._preloading is not None:
+            if (pool := self._preloaded.get(preload)) is None:
+                pool = self._preloaded[preload] = self._preloading(preload)
+                await pool.__aenter__()
+            if (sandbox := pool.take_waiting(limits)) is not None:
+                return sandbox
         return await self._pool.take(limits)
 
     async def warm(self) -> None:
-        """Wait until the pool is full."""
-        if self._pool is not None:
-            await self._pool.filled()
+        """Wait until every pool is full."""
+        for pool in self._pools():
+            await pool.filled()
+
+    def _pools(self) -> list[Pool]:
+        return [] if self._pool is None else [self._pool, *self._preloaded.values()]
 
     def means(self) -> Means:
         """Say by what each limit is held on this machine."""
         assert self._setup is not None
         return means(self._setup)
 
-    async def idle(self) -> tuple[int, int]:
-        """Say how many sandboxes wait, started, and how much memory they have resident together, in bytes."""
-        waiting = [] if self._pool is None else self._pool.waiting
-        usages = await asyncio.to_thread(lambda: [tree_usage(sandbox.pid) for sandbox in waiting])
-        return len(waiting), sum(usage.memory_bytes for usage in usages)
+    async def idle(self) -> Idle:
+        """Say what waits, started."""
+        return together(pool.idle() for pool in self._pools())
 
     async def close(self) -> None:
-        """Wait for the probes of the toolchains, if they still run."""
+        """Wait for the probes of the toolchains, if they still run, and end the pools of modules."""
         await asyncio.gather(self._languages, return_exceptions=True)
+        for pool in self._preloaded.values():
+            await pool.__aexit__(None, None, None)
 
 
 def means(setup: Setup) -> Means:
@@ -114,16 +128,20 @@ def means(setup: Setup) -> Means:
 async def open_local(
     *,
     pool_size: int = 2,
+    pool_most: int = MOST_WAITING,
+    pool_memory_mb: int = POOL_MEMORY_MB,
     limits: Limits | None = None,
     untrusted: bool = False,
+    strict: bool = False,
     groups: Groups | None = None,
     bwrap: str | None = None,
     agent: bytes | None = None,
     outward: Outward | None = None,
     environments: EnvironmentOptions | None = None,
 ) -> AsyncIterator[Backend]:
-    """Open the backend. `limits` are those that waiting sandboxes are prepared for; `untrusted` refuses to run with a
-    control missing; `groups`, `bwrap`, `agent` (its source) and `outward` replace what would be found.
+    """Open the backend. `limits` are those that waiting sandboxes are prepared for; between `pool_size` and `pool_most`
+    wait, and hold at most `pool_memory_mb` together; `untrusted` refuses to run with a control missing; `strict` starts
+    a new interpreter for every program; `groups`, `bwrap`, `agent` (its source) and `outward` replace what would be found.
 
     Raises:
         ValueError: another process keeps its `environments` in the same folder.
@@ -141,8 +159,9 @@ async def open_local(
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(kill_orphans, program, AGENT)
         dedicated, spare = await asyncio.to_thread(identities)
+        folder = stack.enter_context(staging.open_folder())
         if spare is not None:
-            staged = await asyncio.to_thread(bubblewrap.stage, tools, stack.enter_context(_stage_folder()))
+            staged = await asyncio.to_thread(bubblewrap.stage, tools, folder)
             if "python3" in staged:
                 tools = staged
             else:  # the only Python lies where nobody else may look: sandboxes stay this process's user
@@ -150,18 +169,28 @@ async def open_local(
         kept, outward = environments or EnvironmentOptions(), outward or Outward()
         store = stack.enter_context(open_store(_reached(kept.folder, spare is not None), kept.all_mb))
         architecture = seccomp.machine()
+        shown = await asyncio.to_thread(staging.lay_out, folder, tools["python3"].here, agent)
         setup = Setup(
-            program, tools, groups or Groups.of_this_process(),
+            program, tools, shown, groups or Groups.of_this_process(),
             None if architecture is None else seccomp.compile_filter(architecture), dedicated, spare,
             str(store.shelf),
         )  # fmt: skip
-        launcher = await stack.enter_async_context(LocalLauncher(setup, agent))
-        pool = await stack.enter_async_context(Pool(launcher, limits or Limits(), pool_size))
-        carrier = LocalCarrier(languages, pool, setup)
+        launcher = await stack.enter_async_context(LocalLauncher(setup))
+        prepared = limits or Limits()
+        budget = Budget(max(pool_size, pool_most), pool_memory_mb * MIB)
+        pool = Pool(launcher, prepared, Demand(pool_size, pool_most), budget, at_once=AT_ONCE)
+        await stack.enter_async_context(pool)
+
+        def preloaded(module: str) -> Pool:
+            demand = Demand(0, MOST_PRELOADED if pool_most else 0, PRELOADED_HALF_LIFE)
+            return Pool(Preloading(launcher, module), prepared, demand, budget)
+
+        carrier = LocalCarrier(languages, pool, setup, preloaded=preloaded)
         stack.push_async_callback(carrier.close)
         backend = Backend(
             carrier,
             untrusted=untrusted,
+            strict=strict,
             outward=outward,
             environments=Environments(store, kept, carrier, outward),
         )
@@ -177,19 +206,3 @@ def _reached(folder: Path | None, other_users: bool) -> Path | None:
     if all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents if parent.exists()):
         return folder
     return CACHE / hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _stage_folder() -> Iterator[Path]:
-    """Make a folder for tools that the sandbox's user cannot reach; also removes those of servers that were killed."""
-    base = Path(tempfile.gettempdir())
-    for old in base.glob(f"{STAGE_PREFIX}*-*"):
-        pid = old.name.removeprefix(STAGE_PREFIX).split("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=f"{STAGE_PREFIX}{os.getpid()}-"))
-    try:
-        folder.chmod(0o755)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

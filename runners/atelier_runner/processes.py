@@ -44,8 +44,34 @@ def tree_usage(root: int) -> TreeUsage:
     return TreeUsage(ticks / _TICKS, memory, count)
 
 
+def tree_memory(root: int) -> int:
+    """Return the bytes that `root` and its descendants hold, each page shared out among those that have it (PSS)."""
+    total, waiting = 0, [root]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+                waiting += map(int, file.read().split())
+            total += _pss(pid)
+        except OSError:
+            continue  # it has ended, or the kernel does not say
+    return total
+
+
+def _pss(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("Pss:"):
+                    return int(line.split()[1]) * 1024
+    except PermissionError:  # it is another user's, and this is not root
+        pass
+    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * _PAGE
+
+
 def kill_orphans(program: str, mark: str) -> int:
-    """Kill processes of `program` with `mark` on their command line that have lost their parent; returns how many.
+    """Kill processes of `program` with a word that begins with `mark` on their command line that have lost their parent; returns how many.
 
     bubblewrap binds its child to itself a moment after making it. If the server is killed in between, that child waits
     for a word from its parent for ever; it has not begun to set the sandbox up, and nothing of it runs.
@@ -59,7 +85,7 @@ def kill_orphans(program: str, mark: str) -> int:
         with contextlib.suppress(OSError):
             with open(f"/proc/{name}/cmdline", "rb") as file:
                 line = os.fsdecode(file.read()).split("\0")
-            if line[0] == program and mark in line:
+            if line[0] == program and any(word.startswith(mark) for word in line):
                 os.kill(int(name), signal.SIGKILL)
                 killed += 1
     return killed

@@ -56,10 +56,13 @@ class Run:
         outward: Outward,
         *,
         environments: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> None:
-        """Drive `spec`; `environments` has the path inside of the one for each tool that there is one for."""
+        """Drive `spec`; `environments` has the path inside of the one for each tool that there is one for; `fresh`: in an
+        interpreter of its own."""
         self._spec = spec
         self._environments = environments or {}
+        self._fresh = fresh
         self._language = language
         self._sandbox = sandbox
         self._outbox = Outbox()
@@ -312,7 +315,7 @@ class Run:
             "env": {**ENVIRONMENT, **terminal, **proxied, **own, **language.env, **spec.env},
             "python": python,
             "node_modules": f"{node}/node_modules" if node else None,
-            "fork": spec.entry if language.fork and window is None else None,
+            "fork": spec.entry if language.fork and window is None and not self._fresh else None,
             "terminal": None if window is None else [window.columns, window.rows],
             "tty": "",
             "collect": None if spec.collect is None else asdict(spec.collect),

@@ -1,9 +1,12 @@
 """Starts one sandbox and holds its strings: process, control group, identity, stream to the agent.
 
-Starting: bubblewrap is spawned with a descriptor on which its child waits; the child is put under its control group
-and limits; only then is it let go, so nothing ever runs outside them. All of that takes some 50 ms and happens in one
-long-lived thread (`--die-with-parent` is tied to the thread that spawned, so a passing one would not do), never on the
-path of a run. Ending: process 1 of the sandbox is killed through its pidfd, and the kernel kills the rest.
+Starting: bubblewrap is spawned, and while its child lays the sandbox out, that child is put under its control group and
+limits; only then does it get the last file that it lays out, without which it goes no further, so nothing of the
+sandbox ever runs outside them. All of that takes some 30 ms and happens in a few long-lived threads
+(`--die-with-parent` is tied to the thread that spawned, so a passing one would not do), never on the path of a run.
+What becomes another user is `setpriv`: Python itself would have to fork for it, which costs the more the larger this
+process is. Ending: process 1 of the sandbox is killed through its pidfd, and the kernel kills the rest; threads of
+their own wait for that.
 """
 
 from __future__ import annotations
@@ -13,22 +16,29 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from atelier_runner import bubblewrap, frames
-from atelier_runner.agent import inside
 from atelier_runner.cgroups import Group, Groups
 from atelier_runner.errors import SandboxUnavailable
-from atelier_runner.languages import Tool
+from atelier_runner.languages import SYSTEM_PATH, Tool
 from atelier_runner.model import MIB, Limits
+from atelier_runner.processes import tree_memory
 
 START_SECONDS = 10.0
+AT_ONCE = max(2, os.cpu_count() or 1)
+"""Sandboxes that are being started; more only take the processors from each other."""
+ENDING = 8
+"""Threads that wait for the ends of sandboxes."""
 # Outside, each sandbox runs as a user of its own who owns nothing (a range that systemd leaves unused).
 FIRST_UID = 1_900_000_000
 NOBODY = 65_534
@@ -40,6 +50,7 @@ class Setup:
 
     bwrap: str
     tools: Mapping[str, Tool]
+    shown: bubblewrap.Shown
     groups: Groups
     seccomp: bytes | None
     dedicated_uids: bool
@@ -125,6 +136,10 @@ class LocalSandbox:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._born.pidfd, signal.SIGTERM)
 
+    async def memory(self) -> int:
+        """Return the bytes that all of it holds, bubblewrap too."""
+        return await asyncio.to_thread(tree_memory, self._born.process.pid)
+
     async def measure(self) -> None:
         """Do nothing: the group stays, and can be read, until `close`."""
 
@@ -142,18 +157,18 @@ class LocalSandbox:
 
 
 class LocalLauncher:
-    """Starts sandboxes, in a thread of its own. An async context manager."""
+    """Starts sandboxes, in threads of its own. An async context manager."""
 
-    def __init__(self, setup: Setup, agent: bytes | None = None) -> None:
+    def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self._thread = ThreadPoolExecutor(1, "atelier-spawn")
+        self._threads = ThreadPoolExecutor(AT_ONCE, "atelier-spawn")
+        self._enders = ThreadPoolExecutor(ENDING, "atelier-end")
+        self._primers = ThreadPoolExecutor(1, "atelier-prime")
+        self._setpriv = shutil.which("setpriv", path=SYSTEM_PATH)
+        self._lock = threading.Lock()
         self._uids: set[int] = set()
         self._count = 0
         self._dropping: set[asyncio.Task[None]] = set()
-        self._contents = {
-            **inside(agent),
-            **{path: text.encode() for path, text in bubblewrap.ETC.items()},
-        }
 
     async def __aenter__(self) -> LocalLauncher:
         return self
@@ -161,17 +176,18 @@ class LocalLauncher:
     async def __aexit__(self, *_: object) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.gather(*self._dropping)
-        await loop.run_in_executor(self._thread, self.setup.groups.close)
-        self._thread.shutdown(wait=False)
+        await loop.run_in_executor(self._enders, self.setup.groups.close)
+        for threads in (self._threads, self._enders, self._primers):
+            threads.shutdown(wait=False)
 
-    async def start(self, limits: Limits) -> LocalSandbox:
-        """Start a sandbox and wait until its agent is ready; cold, so some 60 ms.
+    async def start(self, limits: Limits, preload: str = "") -> LocalSandbox:
+        """Start a sandbox and wait until its agent is ready, with a module imported if so wanted; cold, so some 40 ms.
 
         Raises:
             SandboxUnavailable: bubblewrap could not; its own words are in the detail.
         """
         loop = asyncio.get_running_loop()
-        spawning = loop.run_in_executor(self._thread, self._spawn, limits)
+        spawning = loop.run_in_executor(self._threads, self._spawn, limits, preload)
         try:
             born = await asyncio.shield(spawning)
         except asyncio.CancelledError:
@@ -188,7 +204,7 @@ class LocalLauncher:
                 raise SandboxUnavailable(
                     f"The sandbox did not start: {_said(born.errors)}", hint=_hint(_said(born.errors))
                 )
-            return LocalSandbox(born, reader, writer, self._end, self._thread)
+            return LocalSandbox(born, reader, writer, self._end, self._enders)
         except (TimeoutError, frames.BadFrame) as error:
             await self._discard(born, writer)
             raise SandboxUnavailable(f"The sandbox's agent did not answer: {_said(born.errors)}") from error
@@ -208,39 +224,48 @@ class LocalLauncher:
             born.socket.close()
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(born.pidfd, signal.SIGKILL)
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._end, born)
+        await asyncio.get_running_loop().run_in_executor(self._enders, self._end, born)
 
-    def _take_uid(self) -> int | None:
-        if not self.setup.dedicated_uids:
-            return self.setup.spare_uid
-        uid = next(uid for uid in range(FIRST_UID, FIRST_UID + len(self._uids) + 1) if uid not in self._uids)
-        self._uids.add(uid)
-        return uid
+    def _take(self) -> tuple[str, int | None]:
+        """Return a new sandbox's name and the user that it runs as outside."""
+        with self._lock:
+            self._count += 1
+            name = f"s{self._count}"
+            if not self.setup.dedicated_uids:
+                return name, self.setup.spare_uid
+            uid = next(
+                uid for uid in range(FIRST_UID, FIRST_UID + len(self._uids) + 1) if uid not in self._uids
+            )
+            self._uids.add(uid)
+            return name, uid
 
-    def _spawn(self, limits: Limits) -> _Born:
-        """Start bubblewrap, put its child under limits, let it go. Runs in the thread."""
-        self._count += 1
-        uid = self._take_uid()
-        group = self.setup.groups.make(f"s{self._count}")
+    def _give_back(self, uid: int | None) -> None:
+        with self._lock:
+            self._uids.discard(uid or 0)
+
+    def _spawn(self, limits: Limits, preload: str) -> _Born:
+        """Start bubblewrap, put its child under limits, let it go. Runs in a thread."""
+        self._primers.submit(self.setup.groups.prime)
+        name, uid = self._take()
+        group = self.setup.groups.make(name)
         memory_bytes, processes = limits.memory_mb * MIB, limits.processes + 1
         ours, theirs = socket.socketpair()
         info, info_write = os.pipe2(os.O_CLOEXEC)
-        block, release = os.pipe2(os.O_CLOEXEC)
+        waits, release = os.pipe2(os.O_CLOEXEC)
         errors, errors_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         process: subprocess.Popen[bytes] | None = None
         try:
-            process = self._popen(limits.disk_mb, uid, theirs, info_write, block, errors_write)
+            process = self._popen(limits.disk_mb, preload, uid, theirs, info_write, waits, errors_write)
             os.close(info_write)
             info_write = -1
+            group.limit(memory_bytes=memory_bytes, processes=processes)
             pid = _child(info)
             if pid is None:
                 process.wait(START_SECONDS)
                 text = _said(errors)
                 raise SandboxUnavailable(f"bubblewrap could not make a sandbox: {text}", hint=_hint(text))
             pidfd = os.pidfd_open(pid)
-            group.limit(memory_bytes=memory_bytes, processes=processes)
             group.attach(pid)
-            os.write(release, b"1")
             return _Born(
                 process, pid, pidfd, group, ours, errors, uid, limits.disk_mb, memory_bytes, processes
             )
@@ -251,7 +276,7 @@ class LocalLauncher:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
             group.remove()
-            self._uids.discard(uid or 0)
+            self._give_back(uid)
             ours.close()
             os.close(errors)
             if isinstance(error, OSError | subprocess.SubprocessError):
@@ -259,35 +284,45 @@ class LocalLauncher:
             raise
         finally:
             theirs.close()
-            for handle in (info, info_write, block, release, errors_write):
+            for handle in (info, info_write, waits, errors_write, release):
                 if handle >= 0:
                     os.close(handle)
 
     def _popen(
-        self, disk_mb: int, uid: int | None, stream: socket.socket, info: int, block: int, errors: int
+        self,
+        disk_mb: int,
+        preload: str,
+        uid: int | None,
+        stream: socket.socket,
+        info: int,
+        waits: int,
+        errors: int,
     ) -> subprocess.Popen[bytes]:
-        contents = dict(self._contents)
-        if self.setup.seccomp is not None:
-            contents["seccomp"] = self.setup.seccomp
-        with bubblewrap.memory_files(contents) as data:
-            handles = bubblewrap.Handles(info, block, data.pop("seccomp", None), data)
+        seccomp = None if self.setup.seccomp is None else _memory_file(self.setup.seccomp)
+        try:
+            handles = bubblewrap.Handles(info, waits, seccomp)
             line = bubblewrap.command(
-                self.setup.bwrap,
-                self.setup.tools["python3"].inside,
-                self.setup.tools.values(),
-                disk_mb=disk_mb,
-                handles=handles,
-                environments=self.setup.environments,
-            )
+                self.setup.bwrap, self.setup.tools["python3"].inside, self.setup.tools.values(), self.setup.shown,
+                disk_mb=disk_mb, handles=handles, environments=self.setup.environments,
+            )  # fmt: skip
+            if preload:
+                line.append(preload)
+            user: dict[str, Any] = {}
+            if uid is not None and self._setpriv is not None:
+                line = [self._setpriv, "--reuid", str(uid), "--regid", str(uid), "--clear-groups", *line]
+            elif uid is not None:
+                user = {"user": uid, "group": uid, "extra_groups": []}
             nothing: dict[str, str] = {}
-            groups: list[int] | None = None if uid is None else []
             return subprocess.Popen(
                 line, stdin=stream.fileno(), stdout=stream.fileno(), stderr=errors, env=nothing, cwd="/",
-                pass_fds=handles.all(), process_group=0, user=uid, group=uid, extra_groups=groups,
+                pass_fds=handles.all(), process_group=0, **user,
             )  # fmt: skip
+        finally:
+            if seccomp is not None:
+                os.close(seccomp)
 
     def _end(self, born: _Born) -> None:
-        """Wait for the end of a killed sandbox and remove what it had. Runs in the thread."""
+        """Wait for the end of a killed sandbox and remove what it had. Runs in a thread."""
         born.group.kill()
         try:
             born.process.wait(5)
@@ -300,7 +335,19 @@ class LocalLauncher:
         until = time.monotonic() + 2
         while not born.group.remove() and time.monotonic() < until:
             time.sleep(0.002)
-        self._uids.discard(born.uid or 0)
+        self._give_back(born.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Preloading:
+    """The same launcher, for sandboxes that have a module imported before anybody asks for them."""
+
+    launcher: LocalLauncher
+    module: str
+
+    async def start(self, limits: Limits) -> LocalSandbox:
+        """Start one. See `LocalLauncher.start`."""
+        return await self.launcher.start(limits, self.module)
 
 
 @dataclass(slots=True)
@@ -317,6 +364,14 @@ class _Born:
     disk_mb: int
     memory_bytes: int
     processes: int
+
+
+def _memory_file(content: bytes) -> int:
+    """Return an anonymous file with this content, at its start."""
+    handle = os.memfd_create("atelier", os.MFD_CLOEXEC)
+    os.write(handle, content)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return handle
 
 
 def _child(info: int) -> int | None:

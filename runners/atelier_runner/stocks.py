@@ -8,7 +8,8 @@ from collections.abc import Callable, ValuesView
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from atelier_runner.carrier import Launcher, Sandbox
+from atelier_runner.carrier import Idle, Launcher, Sandbox, together
+from atelier_runner.demand import Budget, Demand
 from atelier_runner.model import Limits
 from atelier_runner.pool import Pool
 
@@ -32,11 +33,15 @@ class Stock(Generic[L]):
 
 
 class Stocks(Generic[L]):
-    """Keeps `size` sandboxes waiting for each of the `most` languages that were used last."""
+    """Keeps `size` to `largest` sandboxes waiting for each of the `most` languages that were used last."""
 
-    def __init__(self, make: Callable[[str], tuple[L, Limits]], size: int, most: int) -> None:
+    def __init__(
+        self, make: Callable[[str], tuple[L, Limits]], size: int, largest: int, budget: Budget, most: int
+    ) -> None:
         self._make = make
         self._size = size
+        self._largest = largest
+        self._budget = budget
         self._most = most
         self._stocks: OrderedDict[str, Stock[L]] = OrderedDict()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -46,7 +51,8 @@ class Stocks(Generic[L]):
         stock = self._stocks.get(language)
         if stock is None:
             launcher, limits = self._make(language)
-            stock = self._stocks[language] = Stock(launcher, Pool(launcher, limits, self._size), limits)
+            pool = Pool(launcher, limits, Demand(self._size, self._largest), self._budget)
+            stock = self._stocks[language] = Stock(launcher, pool, limits)
             await stock.pool.__aenter__()
         self._stocks.move_to_end(language)
         while len(self._stocks) > self._most:
@@ -64,6 +70,10 @@ class Stocks(Generic[L]):
     def waiting(self) -> list[Sandbox]:
         """The sandboxes that wait at this moment."""
         return [sandbox for stock in self._stocks.values() for sandbox in stock.pool.waiting]
+
+    def idle(self) -> Idle:
+        """Say what waits."""
+        return together(stock.pool.idle() for stock in self._stocks.values())
 
     async def filled(self) -> None:
         """Wait until as many sandboxes wait as are meant to."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from atelier_runner import Backend, Changed, Collect, Exited, Limits, Output, Reason, Spec
-from atelier_runner.agent import collect as agent_side
+from atelier_runner import Backend, Changed, Collect, Exited, Limits, Output, Reason, Spec, agent
 
 from .finished import collected
+
+sys.path.append(str(Path(agent.__file__).parent))  # as inside, where its parts find each other so
+agent_side = importlib.import_module("collect")
 
 LIMITS = Limits(wall_seconds=5, cpu_seconds=4, memory_mb=192, processes=24, disk_mb=16, output_bytes=100_000)
 pytestmark = pytest.mark.asyncio(loop_scope="module")

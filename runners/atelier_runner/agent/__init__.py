@@ -10,6 +10,8 @@ from pathlib import Path
 FOLDER = "/opt/atelier"
 """Where all of it is inside a sandbox."""
 AGENT = f"{FOLDER}/agent.py"
+COMPILED = f"{FOLDER}/agent.pyc"
+"""The same, where a carrier can have it compiled before."""
 LIBRARY = f"{FOLDER}/library"
 
 

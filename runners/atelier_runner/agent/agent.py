@@ -3,7 +3,7 @@
 Theory of operation. The agent is process 1 of its own pid namespace, so the program cannot kill it, orphans fall to
 it, and when it exits the kernel kills whatever is left. It talks frames (see PROTOCOL.md) over descriptors 0 and 1.
 It serves exactly one program. While it waits it has forked already: the child is `park`ed with its streams in place,
-its pages its own. `receive` reads spec and files until GO, then the child is told the spec and becomes the program (by
+its pages its own; where a module's name was given to the agent, the child has imported it by then. `receive` reads spec and files until GO, then the child is told the spec and becomes the program (by
 exec, or for Python by going on in this very interpreter: `become_python`); the parent `Carrier` carries until it ends.
 The agent is inside the wall: nothing it says is trusted, and no limit depends on it alone.
 When the host wants the program's files back, the agent ends whatever still runs, says how the program ended and then
@@ -18,32 +18,29 @@ import sys
 
 BASELINE = frozenset(sys.modules)  # what any interpreter has; a program must be able to shadow the rest
 
+import _signal as signal  # type: ignore[import-not-found]  # the module itself brings enum along
 import builtins
-import contextlib
 import errno
-import importlib.machinery
 import io
-import json
 import os
 import resource
 import select
-import signal
-import struct
 import time
-import types
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cells import Cells  # type: ignore[import-not-found]
+from _frozen_importlib_external import SourceFileLoader  # type: ignore[attr-defined]
+from _struct import Struct
 
 import collect  # type: ignore[import-not-found]
+import plain_json  # type: ignore[import-not-found]
 from placing import Placing, write_all  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # importing costs, typing too
 if TYPE_CHECKING:
+    from cells import Cells  # type: ignore[import-not-found]
     from network import Network  # type: ignore[import-not-found]
 
-HEADER = struct.Struct(">IB")
+HEADER = Struct(">IB")
+PATH_SIZE = Struct(">H")
+WINDOW = Struct(">HH")
 CHUNK = 64 * 1024
 PENDING_STDIN = 1024 * 1024  # beyond this the host is no longer read until the program has read
 LOOK_SECONDS = 0.02  # between two looks at what is used, where the host asks
@@ -78,7 +75,7 @@ def stay() -> None:
 
 def fail(kind: str, detail: str) -> None:
     """Say why the program could not start."""
-    send(b"P", json.dumps({"kind": kind, "detail": detail}).encode())
+    send(b"P", plain_json.dumps({"kind": kind, "detail": detail}))
     stay()
 
 
@@ -105,11 +102,11 @@ def receive() -> tuple[bytes, collect.Laid]:
         payload = read_exactly(length)
         if kind == ord("S"):
             spec = payload
-            wanted = json.loads(spec)["collect"] is not None
+            wanted = plain_json.loads(spec)["collect"] is not None
         elif kind == ord("F"):
             if handle >= 0:
                 os.close(handle)
-            size = struct.unpack_from(">H", payload)[0]
+            size = PATH_SIZE.unpack_from(payload)[0]
             path, data = payload[2 : 2 + size].decode(), payload[2 + size :]
             handle = create(path, folders)
             write_all(handle, data)
@@ -143,10 +140,12 @@ def create(path: str, folders: set[str]) -> int:
 def disk_full() -> bool:
     """Say whether the working folder or /tmp has no room for another page."""
     for folder in (WORK, "/tmp"):
-        with contextlib.suppress(OSError):
+        try:
             state = os.statvfs(folder)
-            if state.f_blocks and state.f_bavail == 0:
-                return True
+        except OSError:
+            continue
+        if state.f_blocks and state.f_bavail == 0:
+            return True
     return False
 
 
@@ -155,14 +154,21 @@ def lower_limits(limits: dict) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for name, value in limits.items():
         hard = resource.getrlimit(LIMITS[name])[1]
+        if name == "cpu":  # what was used to import modules is not the program's
+            value += int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(
             LIMITS[name], (value, value + 1 if name == "cpu" else value)
         )  # a signal, then the end
 
 
-def park(streams: tuple[int, int, int], specs: int, marks: int, gate: int) -> dict:
-    """In the forked child: do all that needs no spec, wait for the spec, take on its limits, folder and environment."""
+def park(
+    streams: tuple[int, int, int], specs: int, marks: int, gate: int, module: str
+) -> tuple[dict, set[str] | None]:
+    """In the forked child: do all that needs no spec, wait for the spec, take on its limits, folder and environment.
+
+    Returns the spec, and the names of what has been imported for the program.
+    """
     os.setsid()
     for target, handle in enumerate(streams):
         os.dup2(handle, target, inheritable=True)
@@ -177,8 +183,10 @@ def park(streams: tuple[int, int, int], specs: int, marks: int, gate: int) -> di
         pass
     renew_signals()
     renew_interpreter()
+    loaded = preload(module) if module else set()
+    os.write(MARKS, b"R")
     with open(3, "rb", buffering=0) as file:
-        spec: dict = json.loads(file.readall() or b"{}")
+        spec: dict = plain_json.loads(file.readall() or b"{}")
     if not spec:
         os._exit(0)  # the agent is gone
     if spec["tty"]:
@@ -190,14 +198,38 @@ def park(streams: tuple[int, int, int], specs: int, marks: int, gate: int) -> di
     os.chdir(WORK)
     os.environ.clear()
     os.environ.update(spec["env"])
-    return spec
+    return spec, loaded
+
+
+def preload(module: str) -> set[str] | None:
+    """Import a module as a program's first line would; returns the names of all that came with it, None if it failed.
+
+    The working folder, which may yet get anything, is not looked at: what it holds then is seen for the first time.
+    """
+    before = set(sys.modules)
+    first = sys.path.pop(0)
+    try:
+        __import__(module)
+    except BaseException:
+        return None
+    finally:
+        sys.path.insert(0, first)
+    return set(sys.modules) - before
+
+
+def is_as_new(loaded: set[str] | None, folder: str) -> bool:
+    """Say whether a program in this folder would have imported just what has been imported for it."""
+    if not loaded:
+        return loaded is not None
+    names = {name.partition(".")[0] for name in loaded}
+    return not any(found.partition(".")[0] in names for found in os.listdir(folder))
 
 
 def renew_signals() -> None:
     """Put back what a new session has: a server that was started in the background may ignore or block some of them."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # Python itself ignores these
-        if signal.getsignal(number) is signal.SIG_IGN:
+        if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -261,12 +293,12 @@ def become_python(spec: dict) -> None:
     sys.argv = [entry, *args]
     sys.orig_argv = spec["argv"]
     sys.path[0] = os.path.dirname(path)
-    module = types.ModuleType("__main__")
+    module = type(sys)("__main__")
     module.__dict__.update(
         __file__=path,
         __cached__=None,
         __builtins__=builtins,
-        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
+        __loader__=SourceFileLoader("__main__", path),
     )
     if "__annotations__" in globals():  # not in every version
         module.__annotations__ = {}
@@ -362,7 +394,7 @@ class Carrier:
         self.looked = moment
         found = self.used()
         if now or moment - self.said >= self.every or found["memory"] - self.told > GROWN:
-            send(b"U", json.dumps(found).encode())
+            send(b"U", plain_json.dumps(found))
             self.said, self.told = moment, found["memory"]
 
     def run(self, *, alone: bool) -> None:
@@ -485,7 +517,7 @@ class Carrier:
             elif kind == ord("W") and self.terminal and length == 4:
                 import terminals  # type: ignore[import-not-found]
 
-                terminals.set_window(self.stdin, *struct.unpack(">HH", self.incoming[HEADER.size : end]))
+                terminals.set_window(self.stdin, *WINDOW.unpack(self.incoming[HEADER.size : end]))
             del self.incoming[:end]
         self.feed()
 
@@ -502,7 +534,7 @@ class Carrier:
                 done.finish(keep=True)
                 self.laid.end()
             if kind == ord("F"):
-                size = struct.unpack_from(">H", payload)[0]
+                size = PATH_SIZE.unpack_from(payload)[0]
                 path, data = payload[2 : 2 + size].decode(), payload[2 + size :]
                 self.placing = Placing(WORK, path)
                 self.placing.write(data)
@@ -510,13 +542,17 @@ class Carrier:
             elif kind == ord("D"):
                 path = payload.decode()
                 self.laid.forget(path)
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                try:
                     os.unlink(f"{WORK}/{path}")
+                except (FileNotFoundError, NotADirectoryError):
+                    pass
         except (OSError, ValueError) as error:
             if self.placing is not None:
                 broken, self.placing = self.placing, None
-                with contextlib.suppress(OSError):
+                try:
                     broken.finish(keep=False)
+                except OSError:
+                    pass
             why = getattr(error, "strerror", None) or str(error)
             send(b"O", f"\r\n[A file of the session could not be brought here: {why}]\r\n".encode())
 
@@ -560,6 +596,15 @@ class Carrier:
                 return
             if pid == self.pid:
                 self.status = status
+
+
+def ready(marks: int) -> None:
+    """Wait until the child waits for its spec; without it there is nothing to be had here."""
+    poller = select.poll()
+    poller.register(marks, select.POLLIN)
+    poller.poll()
+    if os.read(marks, 1) != b"R":
+        os._exit(1)
 
 
 def kill_everybody(*_: object) -> None:
@@ -610,7 +655,7 @@ def become_interpreter(spec: dict, specs: int, control: int, nothing: int) -> No
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    park((nothing, nothing, nothing), specs, control, nothing)
+    park((nothing, nothing, nothing), specs, control, nothing, "")
     lower_limits(spec["program_rlimits"])
     os.close(GATE)
     import interpreter  # type: ignore[import-not-found]
@@ -622,6 +667,7 @@ def become_interpreter(spec: dict, specs: int, control: int, nothing: int) -> No
 
 def main() -> None:
     """Serve one program. In the forked child this returns when a Python program has ended."""
+    module = sys.argv[1] if len(sys.argv) > 1 else ""
     os.umask(0o022)
     stdin_read, stdin = os.pipe()
     stdout, stdout_write = os.pipe()
@@ -631,11 +677,11 @@ def main() -> None:
     gate_read, gate = os.pipe()
     pid = os.fork()
     if pid == 0:
-        spec = park((stdin_read, stdout_write, stderr_write), specs, marks_write, gate_read)
+        spec, loaded = park((stdin_read, stdout_write, stderr_write), specs, marks_write, gate_read, module)
         if spec["build"]:
             build(spec)
         lower_limits(spec["program_rlimits"])
-        if spec["fork"] is None:
+        if spec["fork"] is None or not is_as_new(loaded, os.path.dirname(f"{WORK}/{spec['fork']}")):
             become_program(spec)
         os.close(MARKS)
         os.close(GATE)
@@ -649,14 +695,17 @@ def main() -> None:
         os.set_blocking(handle, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
-    send(b"R", json.dumps({"protocol": 1, "python": sys.version.split()[0]}).encode())
+    ready(marks)
+    send(b"R", plain_json.dumps({"protocol": 1, "python": sys.version.split()[0]}))
     try:
         spec_json, laid = receive()
-        spec = json.loads(spec_json)
+        spec = plain_json.loads(spec_json)
         lower_limits(spec["rlimits"])
         if spec["node_modules"] is not None:
-            with contextlib.suppress(FileExistsError):  # the session has its own
+            try:
                 os.symlink(spec["node_modules"], f"{WORK}/node_modules")
+            except FileExistsError:
+                pass  # the session has its own
         if spec["terminal"]:
             import terminals  # type: ignore[import-not-found]
 
@@ -684,7 +733,7 @@ def main() -> None:
     else:
         carrier = Carrier(pid, stdin, outputs, wakeup, (marks, gate), wanted, laid, network, every)
         carrier.staged = spec["staged"]
-        write_all(specs_write, json.dumps(spec).encode())
+        write_all(specs_write, plain_json.dumps(spec))
         os.close(specs_write)
     carrier.run(alone=wanted is not None)
     carrier.mark()
@@ -692,7 +741,7 @@ def main() -> None:
     said = {**outcome(carrier.status), "built": not carrier.unbuilt}
     if carrier.cells is not None:
         said["cut_off"] = carrier.cells.cut_off
-    send(b"X", json.dumps(said).encode())
+    send(b"X", plain_json.dumps(said))
     if wanted is not None:
         collect.collect(WORK, wanted, laid, send)
     stay()

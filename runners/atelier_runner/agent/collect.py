@@ -11,19 +11,24 @@ Standard library only, like the agent, beside which it lies in the sandbox.
 
 from __future__ import annotations
 
-import json
 import os
 import stat
-import struct
 import time
 from _blake2 import blake2b
-from collections.abc import Callable
+from _struct import Struct
+
+import plain_json  # type: ignore[import-not-found]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHUNK = 128 * 1024
 DEPTH = 48
 SETTLED = 50_000_000  # nanoseconds, some ticks of the clock that stamps files
 PATH_BYTES = 1024
 NAMED = 50  # of what is left out; the rest is a number
+NAME_AND_SIZE = Struct(">HQ")
 HOLD = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -73,7 +78,7 @@ def collect(
             laid.forget(path)
     os.close(root)
     named = [[path.encode(errors="replace").decode()[:PATH_BYTES], why] for path, why in walk.named]
-    send(b"L", json.dumps({"left_out": named, "count": walk.count}).encode())
+    send(b"L", plain_json.dumps({"left_out": named, "count": walk.count}))
 
 
 def can_be_said(path: str) -> bool:
@@ -208,7 +213,7 @@ class Walk:
     def pass_on(self, opened: int, name: bytes, size: int) -> bytes:
         """Send a file's bytes; returns the digest of what was sent. What becomes shorter meanwhile is filled with zeros."""
         found = blake2b()
-        kind, head = b"N", struct.pack(">HQ", len(name), size) + name
+        kind, head = b"N", NAME_AND_SIZE.pack(len(name), size) + name
         while True:
             part = os.read(opened, min(CHUNK, size)) or bytes(min(CHUNK, size))
             self.send(kind, head + part)

@@ -52,7 +52,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     serve_parser.add_argument("--runs", type=int, default=defaults.runs, help="runs at once (%(default)s)")
     serve_parser.add_argument(
-        "--pool", type=int, default=defaults.pool, help="sandboxes that wait (%(default)s)"
+        "--pool", type=int, default=defaults.pool, help="sandboxes that wait, at least (%(default)s)"
+    )
+    serve_parser.add_argument(
+        "--pool-most",
+        type=int,
+        default=defaults.pool_most,
+        help="and at most, when many are asked for (%(default)s)",
+    )
+    serve_parser.add_argument(
+        "--pool-memory",
+        type=int,
+        default=defaults.pool_memory_mb,
+        metavar="MIB",
+        help="memory that waiting sandboxes may hold together (%(default)s)",
+    )
+    serve_parser.add_argument(
+        "--strict", action="store_true", help="start a new interpreter for every program"
     )
     serve_parser.add_argument("--join", default="", metavar="redis://…", help="register there and claim runs")
     serve_parser.add_argument(
@@ -95,7 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = replace(
             defaults, host=host.strip("[]"), port=int(port), secret=os.environ.get("ATELIER_RUNNER_SECRET", ""),
             untrusted=options.untrusted, pool=options.pool, runs=options.runs, join=options.join, address=options.address.rstrip("/"),
-            carrier=options.carrier,
+            carrier=options.carrier, strict=options.strict, pool_most=max(options.pool, options.pool_most),
+            pool_memory_mb=options.pool_memory,
             environments=EnvironmentOptions(
                 options.environments, os.environ.get("ATELIER_PYTHON_INDEX", ""), os.environ.get("ATELIER_NPM_REGISTRY", ""),
                 options.environment_mb, options.environments_mb, options.install_seconds,
@@ -136,6 +153,8 @@ def _refuse_unsafe(options: Options) -> None:
         )
     if not 1 <= options.runs <= MOST_RUNS or not 0 <= options.pool <= MOST_RUNS:
         raise ValueError(f"--runs is 1 to {MOST_RUNS}, --pool 0 to {MOST_RUNS}")
+    if options.pool_most > MOST_RUNS or options.pool_memory_mb < 0:
+        raise ValueError(f"--pool-most is at most {MOST_RUNS}, --pool-memory 0 or more")
 
 
 def _is_loopback(host: str) -> bool:
@@ -174,7 +193,10 @@ async def _serve(options: Options, listener: socket.socket) -> None:
         open_backend(
             options.carrier,
             pool_size=options.pool,
+            pool_most=options.pool_most,
+            pool_memory_mb=options.pool_memory_mb,
             untrusted=options.untrusted,
+            strict=options.strict,
             environments=options.environments,
         ) as backend,
         HostedRuns(backend, options) as runs,

@@ -27,7 +27,11 @@ NETWORK_REFUSED = Gauge(
     "atelier_runner_network_refused", "Connections of programs that were refused since the start", ["why"]
 )
 POOL = Gauge("atelier_runner_pool_sandboxes", "Sandboxes that wait, started")
-POOL_MEMORY = Gauge("atelier_runner_pool_memory_bytes", "Resident memory of the sandboxes that wait")
+POOL_WANTED = Gauge("atelier_runner_pool_wanted", "Sandboxes that are meant to wait, by what is asked for")
+POOL_MEMORY = Gauge(
+    "atelier_runner_pool_memory_bytes", "Memory of the sandboxes that wait, shared pages in part"
+)
+TAKEN = Gauge("atelier_runner_taken_sandboxes", "Runs so far by whether a sandbox waited for them", ["how"])
 
 
 async def collect(runs: HostedRuns, options: Options) -> None:
@@ -39,6 +43,9 @@ async def collect(runs: HostedRuns, options: Options) -> None:
     NETWORK_BYTES.set(outward.carried)
     for why, count in outward.refused.items():
         NETWORK_REFUSED.labels(why).set(count)
-    sandboxes, memory = await runs.backend.idle()
-    POOL.set(sandboxes)
-    POOL_MEMORY.set(memory)
+    idle = await runs.backend.idle()
+    POOL.set(idle.sandboxes)
+    POOL_WANTED.set(idle.wanted)
+    POOL_MEMORY.set(idle.memory_bytes)
+    TAKEN.labels("warm").set(idle.warm)
+    TAKEN.labels("cold").set(idle.cold)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+from atelier_runner.demand import MOST_WAITING, POOL_MEMORY_MB
 from atelier_runner.environments import EnvironmentOptions
 from atelier_runner.model import Limits
 
@@ -25,8 +26,14 @@ class Options:
     """How servers reach this runner when it has registered; empty: where it listens."""
     carrier: str = "embedded://"
     """Where programs run; see `open_backend`."""
+    strict: bool = False
+    """Start a new interpreter for every program."""
     pool: int = 2
-    """Sandboxes that wait, started."""
+    """Sandboxes that wait, started, at least."""
+    pool_most: int = MOST_WAITING
+    """And at most, when many are asked for."""
+    pool_memory_mb: int = POOL_MEMORY_MB
+    """MiB that those which wait may hold together."""
     runs: int = max(4, 2 * (os.cpu_count() or 1))
     """Runs at once."""
     highest: Limits = field(

@@ -19,6 +19,7 @@ from dataclasses import asdict, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from atelier_runner.carrier import Idle
 from atelier_runner.errors import RunUnknown, ServiceRefused, SpecInvalid
 from atelier_runner.journal import Journal
 from atelier_runner.model import MIB, Capabilities, Event, Exited, Reason, Spec, Started, Window
@@ -50,7 +51,7 @@ class Backend(Protocol):
     async def cell(self, run: str, number: int, path: str, code: str) -> None: ...
     async def interrupt(self, run: str, number: int) -> None: ...
     async def cancel(self, run: str) -> None: ...
-    async def idle(self) -> tuple[int, int]: ...
+    async def idle(self) -> Idle: ...
 
 
 class HostedRun:
