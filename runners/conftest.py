@@ -87,15 +87,17 @@ def open_carrier(request: pytest.FixtureRequest) -> Open:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=CARRIERS)
 async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
-    """A backend over each carrier, prepared for the module's LIMITS."""
+    """A backend over each carrier, prepared for the module's LIMITS; as many sandboxes wait after a crowd as before."""
     limits: Limits = request.module.LIMITS
     if request.param == "local":
-        async with open_local(limits=limits) as opened:
+        async with open_local(limits=limits, pool_most=2) as opened:
             yield opened
     elif request.param == "docker":
-        async with open_docker(request.getfixturevalue("docker_socket"), limits=limits) as opened:
+        async with open_docker(
+            request.getfixturevalue("docker_socket"), limits=limits, pool_most=2
+        ) as opened:
             yield opened
     else:
         where, options = way_in(request.getfixturevalue("kubernetes_cluster"))
-        async with open_kubernetes(where, options, limits=limits) as opened:
+        async with open_kubernetes(where, options, limits=limits, pool_most=2) as opened:
             yield opened

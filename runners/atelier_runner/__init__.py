@@ -1,6 +1,7 @@
 """Runs untrusted programs in sandboxes and streams what they print. `open_backend` is the way in."""
 
 from atelier_runner.backend import Backend
+from atelier_runner.demand import MOST_WAITING, POOL_MEMORY_MB
 from atelier_runner.docker_carrier import open_docker
 from atelier_runner.environments import EnvironmentOptions
 from atelier_runner.errors import LanguageUnknown, RunnerError, RunUnknown, SandboxUnavailable, SpecInvalid
@@ -37,6 +38,8 @@ from atelier_runner.opening import open_backend
 from atelier_runner.outward import Outward, read_ports
 
 __all__ = [
+    "MOST_WAITING",
+    "POOL_MEMORY_MB",
     "Backend",
     "BuildLimits",
     "Capabilities",
