@@ -1,6 +1,7 @@
 """Measures runs a second with more and more at once: `python -m bench.runs.sustained [--seconds N] [--docker]`.
 
-Each run is `print(1)` with full isolation, its output read to the end. With `--docker` as many `docker run` of the same
+Each run is `print(1)` with full isolation, its output read to the end; beside the rate stands the CPU time of a run, the server's
+and the sandbox's, which other work on the machine changes less. With `--docker` as many `docker run` of the same
 are begun at once beside it, on an engine of the benchmark's own.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import resource
 import subprocess
 import sys
 import time
@@ -29,8 +31,17 @@ async def one(backend: Backend) -> None:
         pass
 
 
-async def sustained(backend: Backend, at_once: int, seconds: float) -> tuple[float, float]:
-    """Return runs a second and the milliseconds of their 99th percentile."""
+def used() -> float:
+    """Return the seconds of CPU time of this process and of the sandboxes that have ended."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+async def sustained(backend: Backend, at_once: int, seconds: float) -> tuple[float, float, float]:
+    """Return runs a second, the milliseconds of their 99th percentile, and of CPU time for each."""
+    before = used()
     end = time.perf_counter() + seconds
     taken: list[float] = []
 
@@ -41,7 +52,8 @@ async def sustained(backend: Backend, at_once: int, seconds: float) -> tuple[flo
 
     begun = time.perf_counter()
     await asyncio.gather(*(go_on() for _ in range(at_once)))
-    return len(taken) / (time.perf_counter() - begun), percentile(taken, 0.99)
+    rate = len(taken) / (time.perf_counter() - begun)
+    return rate, percentile(taken, 0.99), (used() - before) * 1000 / len(taken)
 
 
 async def ours(seconds: float) -> float:
@@ -50,8 +62,11 @@ async def ours(seconds: float) -> float:
     async with open_local(pool_size=4) as backend:
         await backend.warm()
         for at_once in AT_ONCE:
-            rate, p99 = await sustained(backend, at_once, seconds)
-            print(f"{at_once:3} at once: {rate:6.1f} runs a second, p99 {p99:7.1f} ms", flush=True)
+            rate, p99, cpu = await sustained(backend, at_once, seconds)
+            print(
+                f"{at_once:3} at once: {rate:6.1f} runs a second, p99 {p99:7.1f} ms, {cpu:5.1f} ms of CPU each",
+                flush=True,
+            )
             best = max(best, rate)
     return best
 

@@ -222,6 +222,22 @@ async def test_untrusted_programs_run_where_every_control_is_there(service: Runn
         assert whole([event async for event in sandbox.events(run)])[0] == b"1\n"
 
 
+SHOWN = spec("print(open('/proc/self/cmdline').read().split('\\0')[1:3])")
+
+
+async def test_strict_mode_is_the_runner_s_own_and_starts_a_new_interpreter() -> None:
+    with runner_service("--strict", "--pool", "1", "--pool-most", "3", "--pool-memory", "64") as strict:
+        async with open_sandbox(strict.url, SECRET) as sandbox:
+            run = await sandbox.start(SHOWN)
+            assert whole([event async for event in sandbox.events(run)])[0] == b"['-u', 'main.py']\n"
+        with pytest.raises(ValueError, match="embedded"):
+            async with open_sandbox(f"{strict.url}?strict=1", SECRET):
+                pass
+    async with open_sandbox("embedded://?strict=1&pool_most=2&pool_memory_mb=64") as sandbox:
+        run = await sandbox.start(SHOWN)
+        assert whole([event async for event in sandbox.events(run)])[0] == b"['-u', 'main.py']\n"
+
+
 async def test_where_a_control_is_absent_untrusted_programs_are_refused_by_either_side() -> None:
     # To a process under `setarch` the machine looks like one that there is no filter of system calls for.
     with runner_service(under=("setarch", "i686")) as trusting:
