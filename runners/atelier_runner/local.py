@@ -27,7 +27,7 @@ from atelier_runner.model import MIB, Limits
 from atelier_runner.outward import Outward
 from atelier_runner.pool import Pool
 from atelier_runner.processes import kill_orphans
-from atelier_runner.sandbox import AT_ONCE, LocalLauncher, Preloading, Setup, identities
+from atelier_runner.sandbox import AT_ONCE, LocalLauncher, Preloading, Setup, find_setpriv, identities
 
 MOST_PRELOADED = 2
 """Sandboxes that wait with the same module imported: each holds tens of megabytes."""
@@ -173,6 +173,7 @@ async def open_local(
         setup = Setup(
             program, tools, shown, groups or Groups.of_this_process(),
             None if architecture is None else seccomp.compile_filter(architecture), dedicated, spare,
+            None if spare is None else await asyncio.to_thread(find_setpriv),
             str(store.shelf),
         )  # fmt: skip
         launcher = await stack.enter_async_context(LocalLauncher(setup))

@@ -57,6 +57,8 @@ class Setup:
     """Whether this process may become the users above: it is root with their range mapped."""
     spare_uid: int | None
     """The one user to fall back to, when there is no range; None stays as who we are."""
+    setpriv: str | None = None
+    """The program that becomes another user; None lets Python do it."""
     environments: str = ""
     """The folder of installed packages that every sandbox sees; empty: none."""
 
@@ -74,6 +76,23 @@ def identities() -> tuple[bool, int | None]:
             continue
         return uid == FIRST_UID, NOBODY
     return False, None
+
+
+def find_setpriv() -> str | None:
+    """Return util-linux' setpriv if it can make somebody else of this process; others of the name know less."""
+    found = shutil.which("setpriv", path=SYSTEM_PATH)
+    if found is None:
+        return None
+    try:
+        line = _becoming(found, NOBODY)
+        subprocess.run([*line, "/bin/true"], check=True, env={}, timeout=10, capture_output=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found
+
+
+def _becoming(setpriv: str, uid: int) -> list[str]:
+    return [setpriv, "--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
 
 
 class LocalSandbox:
@@ -164,7 +183,6 @@ class LocalLauncher:
         self._threads = ThreadPoolExecutor(AT_ONCE, "atelier-spawn")
         self._enders = ThreadPoolExecutor(ENDING, "atelier-end")
         self._primers = ThreadPoolExecutor(1, "atelier-prime")
-        self._setpriv = shutil.which("setpriv", path=SYSTEM_PATH)
         self._lock = threading.Lock()
         self._uids: set[int] = set()
         self._count = 0
@@ -308,8 +326,8 @@ class LocalLauncher:
             if preload:
                 line.append(preload)
             user: dict[str, Any] = {}
-            if uid is not None and self._setpriv is not None:
-                line = [self._setpriv, "--reuid", str(uid), "--regid", str(uid), "--clear-groups", *line]
+            if uid is not None and self.setup.setpriv is not None:
+                line = [*_becoming(self.setup.setpriv, uid), *line]
             elif uid is not None:
                 user = {"user": uid, "group": uid, "extra_groups": []}
             nothing: dict[str, str] = {}

@@ -12,6 +12,7 @@ import fcntl
 import glob
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -88,12 +89,28 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy what can be read; links inside a folder stay links, and lead where the sandbox has something or nothing."""
+    """Copy what every user may read here; links inside a folder stay links, and lead where the sandbox has something or nothing."""
     with contextlib.suppress(OSError, shutil.Error):
+        if not _is_public(source):
+            return
         if source.is_dir():
-            shutil.copytree(source, target, symlinks=True)
+            shutil.copytree(source, target, symlinks=True, ignore=_secret)
         else:
             shutil.copyfile(source, target)
+
+
+def _is_public(path: Path) -> bool:
+    status = path.stat()
+    wanted = stat.S_IROTH | (stat.S_IXOTH if stat.S_ISDIR(status.st_mode) else 0)
+    return status.st_mode & wanted == wanted and (
+        stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
+    )
+
+
+def _secret(folder: str, names: list[str]) -> list[str]:
+    """Return those in a folder that are not for everybody, or no files."""
+    here = Path(folder)
+    return [name for name in names if not (here / name).is_symlink() and not _is_public(here / name)]
 
 
 def _open_to_all(folder: Path) -> None:

@@ -8,16 +8,20 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 import atelier_runner
-from atelier_runner import Backend, Exited, Limits, Output, Reason, Spec, open_local
+from atelier_runner import Backend, Exited, Limits, Output, Reason, Spec, open_local, staging
+from atelier_runner.agent import AGENT
 from atelier_runner.bubblewrap import reachable, stage
 from atelier_runner.cgroups import Groups
 from atelier_runner.languages import Tool
+from atelier_runner.local import LocalCarrier
+from atelier_runner.sandbox import LocalLauncher
 
 LIMITS = Limits(wall_seconds=5, cpu_seconds=1, memory_mb=96, processes=16, disk_mb=8)
 
@@ -133,6 +137,38 @@ def test_an_installation_out_of_reach_is_left_out(open_folder: Path) -> None:
     hidden = open_folder / "home"
     hidden.mkdir(mode=0o700)
     assert stage({"python3": Tool("x", "x", (str(hidden), str(hidden)))}, open_folder) == {}
+
+
+def test_of_this_machine_s_etc_only_what_everybody_may_read_is_shown(
+    open_folder: Path,
+) -> None:
+    etc = open_folder / "etc"
+    (etc / "fonts" / "hidden").mkdir(parents=True)
+    for name, mode in (("fonts/open", 0o644), ("fonts/password", 0o600), ("fonts/hidden/x", 0o644)):
+        (etc / name).write_text("secret")
+        (etc / name).chmod(mode)
+    (etc / "fonts" / "hidden").chmod(0o700)
+    (etc / "fonts" / "link").symlink_to("/etc/shadow")
+    os.mkfifo(etc / "fonts" / "fifo", 0o666)
+    staging._copy(etc / "fonts", open_folder / "shown")
+    staging._open_to_all(open_folder / "shown")
+    assert sorted(path.name for path in (open_folder / "shown").iterdir()) == ["link", "open"]
+    assert (open_folder / "shown" / "link").is_symlink()
+    staging._copy(etc / "fonts" / "password", open_folder / "alone")
+    assert not (open_folder / "alone").exists()
+
+
+async def test_without_setpriv_and_uncompiled_sandboxes_start_all_the_same() -> None:
+    async with open_local(limits=LIMITS, pool_size=0) as backend:
+        carrier = backend._carrier
+        assert isinstance(carrier, LocalCarrier)
+        assert carrier._setup is not None
+        less = replace(carrier._setup, setpriv=None, shown=replace(carrier._setup.shown, agent=AGENT))
+        sandbox = await LocalLauncher(less).start(LIMITS)  # its agent has said that it is ready
+        assert sandbox.alive
+        owner = os.stat(f"/proc/{sandbox.pid}").st_uid
+        assert owner == (os.getuid() if less.spare_uid is None else sandbox._born.uid)
+        await sandbox.close()
 
 
 @pytest.mark.parametrize("memory_mb", [1, 4])
