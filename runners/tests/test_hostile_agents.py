@@ -119,7 +119,7 @@ async def test_a_collection_that_makes_no_sense_is_given_up_and_nothing_else(nam
     assert len(files) <= wanted.files
     assert sum(len(file.data or b"") for file in files) <= wanted.total_bytes
     assert {file.path for file in files} <= {"good", *map(str, range(20)), *(f"b{i}" for i in range(20))}
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 10  # not for ever
 
 
 @pytest.mark.parametrize(
