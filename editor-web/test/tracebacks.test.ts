@@ -1,7 +1,7 @@
 // Places that compilers and interpreters name, in their own words.
 import { describe, expect, it } from "vitest";
 
-import { failureIn, missedInternet, places } from "../src/model/tracebacks";
+import { failureIn, missedInternet, places, refusedByProxy } from "../src/model/tracebacks";
 
 const files = new Set(["main.py", "main.c", "lib/util.hpp", "main.cpp", "main.go", "main.rs", "Main.java", "main.rb", "main.php", "main.lua", "main.mjs", "run.sh"]);
 
@@ -45,5 +45,7 @@ describe("a program that looked for the internet in vain", () => {
     "java.net.UnknownHostException: example.org",
     "OSError: [Errno 101] Network is unreachable",
   ])("is recognised by %s", (line) => expect(missedInternet(line)).toBe(true));
+  it.each(["curl: (56) CONNECT tunnel failed, response 403", "OSError: Tunnel connection failed: 403 Atelier: …"])("was refused: %s", (line) =>
+    expect(refusedByProxy(line)).toBe(true));
   it.each(["", "ZeroDivisionError: division by zero", "name 'x' is not defined"])("is not seen in %j", (line) => expect(missedInternet(line)).toBe(false));
 });

@@ -79,5 +79,8 @@ function ownPath(mentioned: string, paths: ReadonlySet<string>): string | null {
 const MISSED =
   /name resolution|Name or service not known|nodename nor servname|getaddrinfo|EAI_AGAIN|ENETUNREACH|Network is unreachable|[Cc]ould not resolve host|no such host|UnknownHostException/;
 
+/** Says whether what a program printed looks as if the proxy had refused it. */
+export const refusedByProxy = (printed: string): boolean => /CONNECT tunnel failed|Tunnel connection failed|Proxy response \(\d+\)|ERR_PROXY/.test(printed);
+
 /** Says whether what a program printed looks as if it had no network. */
 export const missedInternet = (printed: string): boolean => MISSED.test(printed);

@@ -6,13 +6,13 @@ import { Dialog } from "./Dialog";
 
 export function Internet({ shell }: { shell: Shell }) {
   const { egress, role } = shell.workspace.session.value;
-  const [busy, setBusy] = useState(false);
+  const [wanted, want] = useState<boolean | null>(null); // until the server has answered
   const guest = shell.boot.me.kind === "guest";
   const owner = role === "owner";
   const change = async (on: boolean): Promise<void> => {
-    setBusy(true);
+    want(on);
     await shell.changeEgress(on);
-    setBusy(false);
+    want(null);
   };
   return (
     <Dialog shell={shell} title="Internet">
@@ -24,8 +24,8 @@ export function Internet({ shell }: { shell: Shell }) {
         <input
           type="checkbox"
           role="switch"
-          checked={egress.on}
-          disabled={busy || !owner || (!egress.on && (!egress.allowed || guest))}
+          checked={wanted ?? egress.on}
+          disabled={!owner || (!egress.on && (!egress.allowed || guest))}
           onChange={(event) => void change(event.currentTarget.checked)}
         />
         <span>

@@ -3,7 +3,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 
 import { type Chunk, ending, type Run } from "../model/runs";
 import type { Shell } from "../model/shell";
-import { missedInternet } from "../model/tracebacks";
+import { missedInternet, refusedByProxy } from "../model/tracebacks";
 import { IconButton } from "./icons";
 import { lazy } from "./Lazy";
 import { Lines } from "./Lines";
@@ -118,12 +118,14 @@ function Printed({ shell, run }: { shell: Shell; run: Run | null }) {
   );
 }
 
-/** A program that looked for the internet in vain: where that is decided. */
+/** A program that looked for the internet in vain: why, and where that is decided. Some tools print no more than a number. */
 function NoInternet({ shell, chunks }: { shell: Shell; chunks: readonly Chunk[] }) {
-  if (shell.workspace.session.value.egress.on || !missedInternet(chunks.map((chunk) => chunk.data).join(""))) return null;
+  const { on } = shell.workspace.session.value.egress;
+  const printed = chunks.map((chunk) => chunk.data).join("");
+  if (!(on ? refusedByProxy(printed) : missedInternet(printed))) return null;
   return (
     <p class="run-end">
-      Programs of this session reach no network.{" "}
+      {on ? "The proxy refused it: programs reach public websites over HTTP and HTTPS." : "Programs of this session reach no network."}{" "}
       <button type="button" class="link" onClick={() => (shell.dialog.value = "internet")}>
         Internet…
       </button>
