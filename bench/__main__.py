@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     "first_load", "start", "run_start", "two_people", "history",
-    "runs.echo", "runs.cancel", "runs.flood", "runs.sustained", "runs.preloaded", "runs.leftovers",
+    "runs.echo", "runs.cancel", "runs.flood", "runs.sustained", "runs.preloaded", "runs.leftovers", "runs.dependencies",
 )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ Say = Callable[[bytes], Awaitable[None]]
 SAID_BYTES = 64 * 1024
 """Of what the tools print, as much is told."""
 WRITE_BYTES = MIB
+SYSTEM_CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 INSTALL = Path(__file__).with_name("install.py")
 
 
@@ -41,7 +43,11 @@ async def build(
         "index": options.index(packages.tool),
         "most_bytes": options.each_mb * MIB,
     }
-    files = {"install.py": INSTALL.read_bytes(), "plan.json": json.dumps(plan).encode()}
+    files = {
+        "install.py": INSTALL.read_bytes(),
+        "plan.json": json.dumps(plan).encode(),
+        "certificates.pem": await asyncio.to_thread(_certificates),
+    }
     network = Network(hosts=options.hosts(packages.tool), private=True)
     spec = Spec(language.info.name, "install.py", files, options.limits, stdin=b"", network=network)
     # The agent of every sandbox is a Python, whatever language the sandbox is for.
@@ -84,6 +90,16 @@ async def _take(run: Run, archive: Archive, say: Say) -> Exited:
                     await asyncio.to_thread(archive.feed, bytes(waiting))
                 return event
     raise EnvironmentFailed("Building the environment ended without a result.")
+
+
+def _certificates() -> bytes:
+    """Return the authorities that this machine trusts, which may have one of the operator's own; empty: not known."""
+    path = ssl.get_default_verify_paths().cafile or SYSTEM_CERTIFICATES
+    try:
+        with open(path, "rb") as file:
+            return file.read(4 * MIB)
+    except OSError:
+        return b""
 
 
 def _why(result: Exited, packages: Packages, options: EnvironmentOptions) -> str:

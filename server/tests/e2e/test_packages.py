@@ -47,11 +47,11 @@ def test_packages_are_installed_once_and_what_is_not_allowed_is_refused(
     server: Server, person: Person, index: Index, tmp_path: Path
 ) -> None:
     admin = person()
-    admin.goto(f"{server.url}/sign-up")
+    admin.goto(f"{server.url}/signup")
     admin.get_by_label("Name").fill("Root")
     admin.get_by_label("E-mail").fill("root@example.org")
     admin.get_by_label("Password").fill("long enough it is")
-    admin.get_by_role("button", name="Make an account").click()
+    admin.get_by_role("button", name="Make account").click()
 
     ada = person()
     land(ada, server.url)
