@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -28,20 +29,37 @@ CARRIERS = [
 ]
 
 
+WHOLE = ("test_conformance", "test_kubernetes")
+"""What meets the Kubernetes carrier in full."""
+SHARE = 8
+"""Of the other tests of all carriers, one in so many does."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the languages whose images take long to build, unless all of them are there: ATELIER_TEST_IMAGES=all."""
-    if os.environ.get("ATELIER_TEST_IMAGES") == "all":
-        return
+    """Leave out what takes long, unless it is asked for.
+
+    Languages whose images take long to build: ATELIER_TEST_IMAGES=all, where all of them are there. Most attacks on the
+    Kubernetes carrier, which go over the same engine as those on Docker's: ATELIER_TEST_KUBERNETES=all.
+    """
+    images = os.environ.get("ATELIER_TEST_IMAGES") == "all"
+    every = os.environ.get("ATELIER_TEST_KUBERNETES") == "all"
     left_out = []
+    counts: Counter[str] = Counter()
     for item in items:
-        needed = item.get_closest_marker("language")
         params = getattr(getattr(item, "callspec", None), "params", {})
+        carrier = params.get("backend") or params.get("open_carrier")
+        needed = item.get_closest_marker("language")
         if (
             needed is not None
-            and params.get("backend") in ("docker", "kubernetes")
+            and carrier in ("docker", "kubernetes")
             and needed.args[0] not in TESTED
+            and not images
         ):
             left_out.append(item)
+        elif carrier == "kubernetes" and item.path.stem not in WHOLE and not every:
+            counts[item.path.stem] += 1
+            if counts[item.path.stem] % SHARE != 1:
+                left_out.append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

@@ -8,9 +8,11 @@ them; the requests are plain JSON over its connections, since its models are slo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -68,11 +70,14 @@ class Api:
         """Return the server's time, as far as its last answer tells."""
         return datetime.now(UTC) + self._ahead
 
-    @property
-    def endpoint(self) -> tuple[str, int]:
-        """The server's host and port."""
+    async def endpoint(self) -> tuple[str, int]:
+        """Return the server's address and port, as one must name them where there are no names."""
         parts = urlsplit(self.address)
-        return parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
+        host, port = parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
+        with contextlib.suppress(OSError):
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            host = str(found[0][4][0])
+        return host, port
 
     def pods(self, name: str = "", part: str = "") -> str:
         """Return the path of this namespace's pods, or of one."""
@@ -111,10 +116,11 @@ class Api:
 
     async def _ask(self, method: str, path: str, body: object, params: Mapping[str, str]) -> dict[str, Any]:
         timeout = self._aiohttp.ClientTimeout(total=CALL_SECONDS)
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         try:
             async with self._client.rest_client.pool_manager.request(
-                method, self.address + path, headers=await self._head(), params=params, timeout=timeout,
-                json=body, proxy=self._client.configuration.proxy,
+                method, self.address + path, headers={**await self._head(), "Content-Type": kind}, params=params,
+                timeout=timeout, data=None if body is None else json.dumps(body), proxy=self._client.configuration.proxy,
             ) as answer:  # fmt: skip
                 if date := answer.headers.get("Date"):
                     self._ahead = parsedate_to_datetime(date) - datetime.now(UTC)

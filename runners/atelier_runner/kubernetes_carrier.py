@@ -73,8 +73,10 @@ class KubernetesCarrier:
         largest: int,
         budget: Budget,
         most: int,
+        reach: tuple[str, int],
     ) -> None:
         self._api = api
+        self._reach = reach
         self._pods = pods
         self._recipe = recipe
         self._house = house
@@ -135,7 +137,7 @@ class KubernetesCarrier:
             memory="", processes="", cpu="",
             partial=partial,
             shared=frozenset({"cgroup", "user"}),
-            reach=self._api.endpoint,
+            reach=self._reach,
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -200,6 +202,7 @@ async def open_kubernetes(
             pool_most,
             budget,
             pool_languages,
+            await api.endpoint(),
         )
         stack.push_async_callback(carrier.close)
         await carrier.begin()

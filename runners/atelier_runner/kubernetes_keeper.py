@@ -85,8 +85,9 @@ class Keeper:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             count += 1
-            try:
-                await self._api.ask("PUT", self._api.leases(self._runner), body=self._lease())
+            try:  # a patch, since an update would have to name the version that it replaces
+                renewed = {"spec": {"renewTime": stamp(self._api.now())}}
+                await self._api.ask("PATCH", self._api.leases(self._runner), body=renewed)
                 for name in list(self._house.left):
                     await self._house.delete(name)
                 if count % SWEEP_EVERY == 0:

@@ -36,6 +36,8 @@ START_SECONDS = 90.0
 READY_SECONDS = 20.0
 FATE_SECONDS = 5.0
 """How long a node may take to say why a container ended."""
+LINGER_SECONDS = 1.0
+"""How long a connection may outlive its container: what was printed last may still come."""
 ATTACH_PAUSES = (0.1, 0.3, 1.0, 2.0)
 KILL = bytes([9])
 MANIFESTS = "deploy/kubernetes has the account, the role and the quota that a runner needs."
@@ -100,7 +102,7 @@ class KubernetesSandbox:
                 self.on_death()
             await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():  # a node that is gone closes no connection
-                await asyncio.wait({ended}, timeout=FATE_SECONDS)
+                await asyncio.wait({ended}, timeout=LINGER_SECONDS)
                 self._line.abort()
         finally:
             ended.cancel()
@@ -175,6 +177,7 @@ class KubernetesLauncher:
         name = f"atelier-run-{secrets.token_hex(6)}"
         uid = user(self._house.users)
         self._house.users.add(uid)
+        self.pods.expect(name)
         line: Line | None = None
         try:
             await self._create(manifest(name, self._language, self._image, uid, limits, self._recipe))
@@ -200,7 +203,6 @@ class KubernetesLauncher:
             if refused.status == 409:  # an attempt before was taken, and its answer lost
                 return
             raise unavailable(refused, "The cluster does not take the pod") from refused
-        await self.pods.put(created)
         self._house.own_users = created.get("spec", {}).get("hostUsers") is False
 
     async def _run(self, name: str) -> None:
@@ -214,7 +216,8 @@ class KubernetesLauncher:
         except TimeoutError:
             raise SandboxUnavailable(
                 f"The pod did not start within {START_SECONDS:g} s: {lingering(pods.state(name))}",
-                hint="Add a node, raise the quota, or let fewer sandboxes wait (--pool).",
+                hint="Add a node, raise the quota, or let fewer sandboxes wait (--pool); where nodes have no user namespaces, "
+                "host_users=1. `kubectl describe pod` says more.",
             ) from None
         if why := broken(pods.state(name)):
             raise SandboxUnavailable(

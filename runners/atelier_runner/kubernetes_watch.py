@@ -36,8 +36,9 @@ class Pods:
     def __init__(self, api: Api, selector: str) -> None:
         self._api = api
         self._selector = selector
-        self._pods: dict[str, Pod] = {}
-        self._deleted: dict[str, Pod] = {}
+        self._seen: dict[str, Pod] = {}
+        """Pods of interest, as they were last seen; empty before that."""
+        self._deleted: set[str] = set()
         self._changed = asyncio.Condition()
         self._position = ""
         self._task: asyncio.Task[None] | None = None
@@ -54,23 +55,22 @@ class Pods:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    def expect(self, name: str) -> None:
+        """Take an interest in a pod that is about to be made; what the cluster says of others is not kept."""
+        self._seen[name] = {}
+
+    def forget(self, name: str) -> None:
+        """Lose it."""
+        self._seen.pop(name, None)
+        self._deleted.discard(name)
+
     def state(self, name: str) -> Pod:
         """Return a pod as it was last seen; empty when it was not yet."""
-        return self._deleted.get(name) or self._pods.get(name) or {}
+        return self._seen.get(name, {})
 
     def deleted(self, name: str) -> bool:
         """Say whether it was there and is not any more."""
         return name in self._deleted
-
-    def forget(self, name: str) -> None:
-        """Drop what is kept of a pod that is of no interest any more."""
-        self._deleted.pop(name, None)
-        self._pods.pop(name, None)
-
-    async def put(self, pod: Pod) -> None:
-        """Take in what an answer said of a pod, which the watch may say later."""
-        async with self._changed:
-            self._pods.setdefault(pod["metadata"]["name"], pod)
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait until `done`, looking at each change."""
@@ -81,9 +81,8 @@ class Pods:
         found = await self._api.ask("GET", self._api.pods(), params={"labelSelector": self._selector})
         async with self._changed:
             known = {pod["metadata"]["name"]: pod for pod in found.get("items") or ()}
-            for name in self._pods.keys() - known.keys():
-                self._deleted[name] = self._pods[name]
-            self._pods = known
+            self._deleted |= {name for name, pod in self._seen.items() if pod and name not in known}
+            self._seen.update({name: known[name] for name in self._seen.keys() & known.keys()})
             self._position = str((found.get("metadata") or {}).get("resourceVersion", ""))
             self._changed.notify_all()
 
@@ -109,14 +108,13 @@ class Pods:
     async def _take(self, kind: str, pod: Pod) -> None:
         metadata = pod.get("metadata") or {}
         self._position = str(metadata.get("resourceVersion") or self._position)
-        if kind == "BOOKMARK" or not (name := metadata.get("name")):
+        name = metadata.get("name")
+        if kind == "BOOKMARK" or name not in self._seen:
             return
         async with self._changed:
+            self._seen[name] = pod
             if kind == "DELETED":
-                self._pods.pop(name, None)
-                self._deleted[name] = pod
-            else:
-                self._pods[name] = pod
+                self._deleted.add(name)
             self._changed.notify_all()
 
 

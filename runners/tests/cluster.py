@@ -25,6 +25,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from socket import SHUT_WR
 from typing import Any, TypeVar
 
 import kubernetes_validate
@@ -42,6 +43,20 @@ MANIFESTS = Path(__file__).parents[2] / "deploy" / "kubernetes"
 NAMESPACE = "atelier-runs"
 VERSION = "1.37"
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+# What a client asks to learn what there is; Kubernetes' own begins with it.
+DISCOVERY: dict[str, Thing] = {
+    "/version": {"major": "1", "minor": VERSION.split(".")[1], "gitVersion": f"v{VERSION}.0"},
+    "/api": {"kind": "APIVersions", "versions": ["v1"]},
+    "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+    "/api/v1": {
+        "kind": "APIResourceList", "groupVersion": "v1",
+        "resources": [
+            {"name": "pods", "singularName": "pod", "namespaced": True, "kind": "Pod", "shortNames": ["po"],
+             "verbs": ["create", "delete", "get", "list", "watch"]},
+            {"name": "pods/attach", "singularName": "", "namespaced": True, "kind": "PodAttachOptions", "verbs": ["create", "get"]},
+        ],
+    },
+}  # fmt: skip
 KEPT = 4000
 """Events that a watch can go back to."""
 
@@ -139,7 +154,7 @@ class Cluster:
         self.runtime_classes = ("gvisor",)
         self.refuse: Callable[[str, str], Refusal | None] = lambda _method, _path: None
         """Called with each request's method and path."""
-        self.protocols = PROTOCOLS
+        self.protocols: tuple[str, ...] = PROTOCOLS
         self.created: list[Thing] = []
         """Every pod that was asked for."""
         self.watches = 0
@@ -186,6 +201,10 @@ class Cluster:
     def delete(self, name: str) -> None:
         """Delete a pod, as somebody else would."""
         self.do(self._delete("pods", name))
+
+    def delete_lease(self, name: str) -> None:
+        """Delete a lease, as somebody else would."""
+        self.do(self._delete("leases", name))
 
     def put(self, kind: str, thing: Thing) -> None:
         """Put a thing there, as somebody else would."""
@@ -239,12 +258,13 @@ class Cluster:
         app = web.Application(middlewares=[self._answered])
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
         leases = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
-        app.router.add_get("/version", self._version)
+        for path, answer in DISCOVERY.items():
+            app.router.add_get(path, functools.partial(self._discover, answer))
         for path, kind in ((pods, "pods"), (leases, "leases")):
             app.router.add_get(path, functools.partial(self._list, kind))
             app.router.add_post(path, functools.partial(self._create, kind))
             app.router.add_get(path + "/{name}", functools.partial(self._get, kind))
-            app.router.add_put(path + "/{name}", functools.partial(self._update, kind))
+            app.router.add_patch(path + "/{name}", functools.partial(self._patch, kind))
             app.router.add_delete(path + "/{name}", functools.partial(self._remove, kind))
         app.router.add_get(pods + "/{name}/attach", self._attach)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -284,7 +304,7 @@ class Cluster:
 
     def _authorize(self, request: web.Request) -> None:
         """Allow what the Role allows."""
-        if request.path == "/version":
+        if request.path in DISCOVERY:
             return
         parts = request.path.strip("/").split("/")
         group = parts[1] if parts[0] == "apis" else ""
@@ -292,7 +312,7 @@ class Cluster:
         resource = "/".join([after[0], *after[2:]])
         verb = {
             "POST": "create",
-            "PUT": "update",
+            "PATCH": "patch",
             "DELETE": "delete",
             "GET": "get" if len(after) > 1 else "list",
         }[request.method]
@@ -310,10 +330,8 @@ class Cluster:
                     f'"{resource}" in API group "{group}" in the namespace "{NAMESPACE}"',
                 )  # fmt: skip
 
-    async def _version(self, _: web.Request) -> web.Response:
-        return web.json_response(
-            {"major": "1", "minor": VERSION.split(".")[1], "gitVersion": f"v{VERSION}.0"}
-        )
+    async def _discover(self, answer: Thing, _: web.Request) -> web.Response:
+        return web.json_response(answer)
 
     def _selected(self, kind: str, request: web.Request) -> Callable[[Thing], bool]:
         wanted = dict(part.split("=") for part in request.query.get("labelSelector", "").split(",") if part)
@@ -443,12 +461,14 @@ class Cluster:
             for policy in self.policies
         )
 
-    async def _update(self, kind: str, request: web.Request) -> web.Response:
-        before = self._found(kind, request.match_info["name"])
-        thing: Thing = await request.json()
+    async def _patch(self, kind: str, request: web.Request) -> web.Response:
+        thing = self._found(kind, request.match_info["name"])
+        if request.content_type != "application/merge-patch+json":
+            raise Refusal(415, "UnsupportedMediaType", f"the body is {request.content_type}")
+        patch = await request.json()
+        assert patch.keys() == {"spec"}
+        thing["spec"].update(patch["spec"])
         validated(thing)
-        thing["metadata"] = {**before["metadata"], **thing["metadata"]}
-        self._things[kind][thing["metadata"]["name"]] = thing
         await self._say("MODIFIED", thing)
         return web.json_response(thing)
 
@@ -457,7 +477,6 @@ class Cluster:
         thing = self._found(kind, name)
         if kind == "pods":
             body = await request.json()
-            assert body["kind"] == "DeleteOptions"
             assert body["gracePeriodSeconds"] == 0
         await self._delete(kind, name)
         return web.json_response(thing)
@@ -473,16 +492,10 @@ class Cluster:
 
     async def _attach(self, request: web.Request) -> web.StreamResponse:
         pod = self._found("pods", request.match_info["name"])
-        asked = {key: request.query.get(key) for key in ("container", "stdin", "stdout", "stderr", "tty")}
         container = pod["spec"]["containers"][0]["name"]
-        if asked != {
-            "container": container,
-            "stdin": "true",
-            "stdout": "true",
-            "stderr": "true",
-            "tty": "false",
-        }:
-            raise Refusal(400, "BadRequest", f"unable to upgrade connection: {asked}")
+        wanted = {key for key in ("stdin", "stdout", "stderr", "tty") if request.query.get(key) == "true"}
+        if request.query.get("container", container) != container or wanted != {"stdin", "stdout", "stderr"}:
+            raise Refusal(400, "BadRequest", f"unable to upgrade connection: {dict(request.query)}")
         stream = self.node.stream(pod["metadata"]["name"])
         if stream is None:
             raise Refusal(
@@ -501,8 +514,12 @@ class Cluster:
         loop = asyncio.get_running_loop()
         try:
             async for message in line:
-                if message.type is WSMsgType.BINARY and message.data[:1] == b"\0":
+                if message.type is not WSMsgType.BINARY:
+                    continue
+                if message.data[:1] == b"\0":
                     await loop.sock_sendall(stream, message.data[1:])
+                elif message.data == b"\xff\0" and line.ws_protocol == "v5.channel.k8s.io":
+                    stream.shutdown(SHUT_WR)
         except OSError:
             pass
         finally:

@@ -195,6 +195,7 @@ async def test_a_sparse_giant_takes_no_room(backend: Backend) -> None:
 
 async def test_a_daemon_that_outlives_its_parent_is_ended_with_the_run(backend: Backend) -> None:
     program = "import os, time\nif not os.fork():\n    os.setsid()\n    if not os.fork():\n        while True: time.sleep(0.01)\n    os._exit(0)\nprint('parent gone')"
+    await backend.warm()  # it is not about starting one
     begun = time.monotonic()
     printed, result = await run(backend, program)
     assert printed == "parent gone\n"
