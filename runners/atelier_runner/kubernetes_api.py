@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import importlib
 import json
+import logging
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,8 +28,10 @@ from atelier_runner.errors import SandboxUnavailable
 INSTALL_HINT = "Install the package: pip install 'atelier-runner[kubernetes]'"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CALL_SECONDS = 30
-WATCH_SECONDS = 300
-"""After that the server ends a watch, and it is asked again."""
+WATCH_SECONDS = 60
+"""After that the server ends a watch, and it is asked again; one that says nothing for longer is dead."""
+CONNECTIONS = 1024
+"""At once: each waiting and each running pod has one."""
 PAUSES = (0.2, 0.5, 1.0, 2.0)
 """Between attempts, while the server does not answer or asks to wait."""
 LONGEST_PAUSE = 5.0
@@ -35,6 +39,8 @@ AGAIN = (0, 429, 502, 503, 504)
 MOST_LINE = 4 << 20
 """Bytes of one event of a watch; etcd keeps nothing larger than a third of that."""
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+
+log = logging.getLogger("atelier_runner")
 
 
 class ApiRefused(Exception):
@@ -59,8 +65,9 @@ class Where:
 class Api:
     """One API server and one namespace of it. Opened by `open_api`."""
 
-    def __init__(self, client: Any, namespace: str) -> None:
+    def __init__(self, client: Any, namespace: str, renew: Callable[[], Awaitable[None]]) -> None:
         self._client = client
+        self._renewing = asyncio.create_task(_renew(renew), name="cluster-credentials")
         self._aiohttp = importlib.import_module("aiohttp")
         self.namespace = namespace
         self.address: str = client.configuration.host
@@ -89,12 +96,21 @@ class Api:
         return "/".join(filter(None, (f"{group}/namespaces/{self.namespace}/leases", name)))
 
     async def _head(self) -> dict[str, str]:
-        settings = await self._client.configuration.auth_settings()
+        try:
+            settings = await self._client.configuration.auth_settings()
+        except Exception as error:  # whatever renews them: a file, a program, somebody's server
+            raise ApiRefused(0, "Credentials", f"the credentials cannot be renewed: {error}") from error
         return {
             setting["key"]: setting["value"]
             for setting in settings.values()
             if setting["in"] == "header" and setting["value"]
         }
+
+    def _way(self) -> dict[str, Any]:
+        """Return how connections are made."""
+        settings = self._client.configuration
+        named = {"server_hostname": settings.tls_server_name} if settings.tls_server_name else {}
+        return {"proxy": settings.proxy, "proxy_headers": settings.proxy_headers, **named}
 
     async def ask(
         self, method: str, path: str, *, body: object = None, params: Mapping[str, str] | None = None
@@ -120,7 +136,7 @@ class Api:
         try:
             async with self._client.rest_client.pool_manager.request(
                 method, self.address + path, headers={**await self._head(), "Content-Type": kind}, params=params,
-                timeout=timeout, data=None if body is None else json.dumps(body), proxy=self._client.configuration.proxy,
+                timeout=timeout, data=None if body is None else json.dumps(body), **self._way(),
             ) as answer:  # fmt: skip
                 if date := answer.headers.get("Date"):
                     self._ahead = parsedate_to_datetime(date) - datetime.now(UTC)
@@ -138,7 +154,7 @@ class Api:
             ApiRefused: 410 when its position is too old; else as `ask`.
         """
         timeout = self._aiohttp.ClientTimeout(
-            total=None, sock_connect=CALL_SECONDS, sock_read=WATCH_SECONDS * 2
+            total=None, sock_connect=CALL_SECONDS, sock_read=WATCH_SECONDS + 15
         )
         asked = {
             **params, "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS),
@@ -146,7 +162,7 @@ class Api:
         try:
             async with self._client.rest_client.pool_manager.get(
                 self.address + path, headers=await self._head(), params=asked, timeout=timeout,
-                read_bufsize=MOST_LINE, proxy=self._client.configuration.proxy,
+                read_bufsize=MOST_LINE, **self._way(),
             ) as answer:  # fmt: skip
                 if answer.status >= 400:
                     raise _refusal(answer.status, await answer.read(), "")
@@ -173,7 +189,7 @@ class Api:
         try:
             return await self._client.rest_client.pool_manager.ws_connect(
                 self.address + self.pods(pod, "attach"), headers=await self._head(), params=params,
-                protocols=PROTOCOLS, max_msg_size=MOST_LINE, proxy=self._client.configuration.proxy,
+                protocols=PROTOCOLS, max_msg_size=MOST_LINE, **self._way(),
             )  # fmt: skip
         except self._aiohttp.WSServerHandshakeError as error:
             raise ApiRefused(error.status, "Handshake", f"attach was answered with {error.status}") from error
@@ -182,6 +198,8 @@ class Api:
 
     async def close(self) -> None:
         """Close every connection."""
+        self._renewing.cancel()
+        await asyncio.gather(self._renewing, return_exceptions=True)
         await self._client.close()
 
 
@@ -201,6 +219,19 @@ def _object(content: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+async def _nothing() -> None:
+    """Renew what does not run out, or is read anew each time."""
+
+
+async def _renew(renew: Callable[[], Awaitable[None]]) -> None:
+    """Renew credentials that a program hands out, for as long as there is anything to renew."""
+    while True:
+        try:
+            return await renew()
+        except Exception as error:  # of whatever program it is; the next attempt is a minute later
+            log.warning("The credentials of the cluster were not renewed: %s", error)
+
+
 async def open_api(where: Where) -> Api:
     """Find the cluster and make sure that it answers.
 
@@ -213,15 +244,21 @@ async def open_api(where: Where) -> Api:
     except ImportError as error:
         raise SandboxUnavailable("The kubernetes_asyncio package is missing.", hint=INSTALL_HINT) from error
     settings = client.Configuration()
-    namespace = where.namespace
+    settings.connection_pool_maxsize = CONNECTIONS
+    namespace, renew = where.namespace, _nothing
     try:
         if not where.kubeconfig and "KUBERNETES_SERVICE_HOST" in os.environ:
-            config.load_incluster_config(client_configuration=settings)
+            config.load_incluster_config(
+                client_configuration=settings,
+                token_filename=str(ACCOUNT / "token"),
+                cert_filename=str(ACCOUNT / "ca.crt"),
+            )
             namespace = namespace or (ACCOUNT / "namespace").read_text().strip()
         else:
             loader = await config.load_kube_config(
                 where.kubeconfig or None, where.context or None, settings, persist_config=False
             )
+            renew = partial(config.refresh_token, loader, settings)
             current = loader.current_context or {}
             namespace = namespace or (current.get("context") or {}).get("namespace") or "default"
     except (config.ConfigException, OSError, ValueError, KeyError) as error:
@@ -229,7 +266,7 @@ async def open_api(where: Where) -> Api:
             f"There is no way into a Kubernetes cluster: {error}",
             hint="Start the runner in a pod with a service account, or name a kubeconfig: kubernetes://?kubeconfig=/path",
         ) from error
-    api = Api(client.ApiClient(settings), namespace)
+    api = Api(client.ApiClient(settings), namespace, renew)
     try:
         await api.ask("GET", "/version")
     except ApiRefused as error:

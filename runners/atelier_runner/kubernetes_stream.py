@@ -43,6 +43,8 @@ class Line:
         self.why = ""
         """What the server said about the end, or what broke."""
         self._noise = 0
+        self._closed = False
+        """Whether the server has said that the container ended."""
         self._tasks = [
             asyncio.create_task(self._receive(), name="pod-receive"),
             asyncio.create_task(self._send(), name="pod-send"),
@@ -61,13 +63,18 @@ class Line:
                 elif channel == STDERR:
                     self._hear(payload)
                 elif channel == ENDED:
+                    self._closed = True
                     self.why = str(frames.json_object(payload).get("message", ""))
                 elif channel == CLOSED and payload[:1] == bytes([STDOUT]):
+                    self._closed = True
                     break
                 await self._wire.may_read.wait()
         except (OSError, RuntimeError) as error:
             self.why = str(error)
         finally:
+            if not self._closed and not self.why:
+                broke = self._socket.exception()
+                self.why = str(broke or "") or f"it was closed ({self._socket.close_code})"
             self._end()
 
     def _hear(self, part: bytes) -> None:

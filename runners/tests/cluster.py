@@ -268,7 +268,7 @@ class Cluster:
             app.router.add_delete(path + "/{name}", functools.partial(self._remove, kind))
         app.router.add_get(pods + "/{name}/attach", self._attach)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        self._authority.issue_cert("127.0.0.1").configure_cert(context)
+        self._authority.issue_cert("127.0.0.1", "cluster.test").configure_cert(context)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context, reuse_address=True)
