@@ -49,6 +49,7 @@ from atelier_runner.service.command import main
 from tests.cluster import NAMESPACE, Cluster, Refusal, manifest, manifests, restricted, validated
 
 from .finished import finished
+from .test_hostile_agents import OPENING, STAYING
 
 LIMITS = Limits(wall_seconds=10, cpu_seconds=2, memory_mb=96, processes=24, disk_mb=8)
 pytestmark = [pytest.mark.docker, pytest.mark.kubernetes]
@@ -236,6 +237,12 @@ async def test_nothing_is_left_of_runs_and_of_what_waited(there: Cluster) -> Non
         assert len(set(users)) == 3
         await events.aclose()  # type: ignore[attr-defined]
         await until(lambda: {pod["metadata"]["name"] for pod in there.pods()} == set(waiting(backend)))
+        await backend.warm()
+        carrier = backend._carrier
+        assert isinstance(carrier, KubernetesCarrier)
+        await until(lambda: len(carrier._house.users) == 2)
+        assert carrier._pods._seen.keys() == set(waiting(backend))
+        assert carrier._pods._deleted == carrier._house.left == set()
     assert there.pods() == []
     assert there.leases() == {}
 
@@ -293,6 +300,27 @@ async def test_a_run_that_needs_more_than_waits_gets_a_pod_of_its_size(there: Cl
         out, _, result = await finished(backend, python("x = bytearray(150 << 20); print(len(x))", limits))
         assert (out, result.reason) == (b"157286400\n", Reason.EXITED)
     assert "200Mi" in {pod["spec"]["containers"][0]["resources"]["limits"]["memory"] for pod in there.created}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (b'send(b"U", b\'{"cpu": "x", "memory": -1e400, "kills": [1]}\'); send(b"U", b"[]"); send(b"X", b\'{"code": 0}\')', Reason.EXITED),
+        (b'send(b"U", b\'{"cpu": 99}\')', Reason.CPU_TIME),
+        (b'send(b"U", b\'{"memory": 999999999}\')', Reason.MEMORY),
+        (b'send(b"U", b\'{"kills": 1}\')', Reason.MEMORY),
+        (b"held = bytearray(500 << 20)", Reason.MEMORY),  # the kernel kills process 1, and the cluster says so
+    ],
+)  # fmt: skip
+async def test_what_an_agent_counts_is_taken_for_what_it_is(
+    there: Cluster, behaviour: bytes, reason: Reason
+) -> None:
+    agent = OPENING + behaviour + STAYING
+    async with open_kubernetes(
+        where(there), options(there), limits=LIMITS, pool_size=0, agent=agent
+    ) as backend:
+        _, _, result = await finished(backend, python(""))
+    assert result.reason is reason, result
 
 
 # Opens a carrier, starts a program that never ends and says so; then it is killed.
