@@ -34,7 +34,7 @@ class Line:
         loop = asyncio.get_running_loop()
         self.reader = asyncio.StreamReader(limit=frames.CHUNK)
         self._protocol = asyncio.StreamReaderProtocol(self.reader)
-        self._wire = _Wire(self._shut)
+        self._wire = _Wire(self.abort)
         self.writer = asyncio.StreamWriter(self._wire, self._protocol, self.reader, loop)
         self._protocol.connection_made(self._wire)
         self._wire.protocol = self._protocol
@@ -104,9 +104,6 @@ class Line:
             self.ended.set()
             self._protocol.eof_received()
             self._protocol.connection_lost(None)
-
-    def _shut(self) -> None:
-        self.abort()
 
     def abort(self) -> None:
         """Cut the connection: standard input ends, and with it the agent."""
