@@ -61,12 +61,14 @@ ETC = {
 }
 # Public parts of this machine's /etc that its programs need to start, as they were when the server started.
 ETC_SHOWN = (
-    "/etc/ld.so.cache", "/etc/alternatives", "/etc/localtime", "/etc/mime.types", "/etc/java-*", "/etc/R", "/etc/php",
+    "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/etc/java-*", "/etc/R", "/etc/php",
     "/etc/matplotlibrc", "/etc/fonts", "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/ca-certificates", "/etc/pki/tls/certs",
     "/etc/pki/ca-trust/extracted",
 )  # fmt: skip
 
 
+# Hundreds of links: a mount for each sandbox costs less than a copy.
+ETC_BOUND = "/etc/alternatives"
 RELEASE = "/.released"
 """An empty file inside: where bubblewrap waits, everything else laid out, until it is let go."""
 
@@ -121,7 +123,7 @@ def command(
         "--die-with-parent", "--new-session", "--as-pid-1",
         "--info-fd", str(handles.info),
         *_system_folders(),
-        "--ro-bind", shown.etc, "/etc", "--ro-bind", shown.atelier, FOLDER,
+        "--ro-bind", shown.etc, "/etc", "--ro-bind-try", ETC_BOUND, ETC_BOUND, "--ro-bind", shown.atelier, FOLDER,
         "--proc", "/proc", "--dev", "/dev", "--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
     ]  # fmt: skip
     for tool in tools:

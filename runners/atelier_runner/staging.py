@@ -64,6 +64,7 @@ def lay_out(folder: Path, python: str, agent: bytes | None = None) -> Shown:
         _write(atelier / Path(path).relative_to(FOLDER), source)
     for path, text in bubblewrap.ETC.items():
         _write(etc / Path(path).relative_to("/etc"), text.encode())
+    (etc / Path(bubblewrap.ETC_BOUND).relative_to("/etc")).mkdir()
     for pattern in bubblewrap.ETC_SHOWN:
         for found in map(Path, glob.glob(pattern)):
             _copy(found, etc / found.relative_to("/etc"))
