@@ -119,7 +119,11 @@ const looks = EditorView.baseTheme({
     verticalAlign: "1px",
   },
   ".cm-run-cell:hover": { background: "var(--hover)" },
-  "@media (pointer: coarse)": { ".cm-run-cell": { padding: "4px 12px" } },
+  // A finger hits it beside its edges too; the line stays as high as any.
+  "@media (pointer: coarse)": {
+    ".cm-run-cell": { position: "relative" },
+    ".cm-run-cell::after": { content: '""', position: "absolute", inset: "-10px -8px" },
+  },
 });
 
 export function cells(): Extension {

@@ -24,8 +24,8 @@ export class Cells {
   readonly interpreter = signal<Interpreter | null>(null);
   readonly running = computed(() => this.list.value.find(({ status }) => status === "running") ?? null);
   readonly waiting = computed(() => this.list.value.filter(({ status }) => status === "queued"));
-  /** Whether the list has been read once. */
-  readonly known = signal(false);
+  /** Cells of which only that they were there has been read. */
+  readonly unread = signal<ReadonlySet<string>>(new Set());
 
   constructor(private readonly session: string) {}
 
@@ -75,7 +75,7 @@ export class Cells {
       for (const cell of items) if (cell.events != null) events.set(cell.id, merged(cell.events, this.events.peek().get(cell.id) ?? []));
       this.events.value = events;
       this.interpreter.value = interpreter ?? null;
-      this.known.value = true;
+      this.unread.value = new Set(items.filter((cell) => cell.events == null).map(({ id }) => id));
     } catch {
       // offline: the next connection asks again
     }
@@ -86,6 +86,7 @@ export class Cells {
     try {
       const { items } = await call<{ items: CellEvent[] }>("GET", this.url(`/cells/${id}/events`));
       this.events.value = new Map(this.events.peek()).set(id, merged(items, this.events.peek().get(id) ?? []));
+      this.unread.value = new Set([...this.unread.peek()].filter((other) => other !== id));
     } catch {
       // it stays as it is
     }

@@ -19,11 +19,16 @@ export function Cells({ shell }: { shell: Shell }) {
   const list = cells.list.value;
   const scroller = useRef<HTMLDivElement>(null);
   const stuck = useRef(true);
-  const toEnd = (): void => {
+  // Whatever grows (a line, a picture, a page) keeps the end in view, for who was there.
+  useEffect(() => {
     const element = scroller.current;
-    if (element !== null && stuck.current) element.scrollTop = element.scrollHeight;
-  };
-  useEffect(toEnd);
+    if (element === null) return;
+    const growing = new ResizeObserver(() => {
+      if (stuck.current) element.scrollTop = element.scrollHeight;
+    });
+    for (const child of [element, ...element.children]) growing.observe(child);
+    return () => growing.disconnect();
+  }, [list.length === 0]);
   return (
     <div class="cells" data-cells>
       <Bar shell={shell} />
@@ -41,7 +46,7 @@ export function Cells({ shell }: { shell: Shell }) {
         {list.length === 0 && <Empty shell={shell} />}
         <ol class="plain" aria-live="polite" aria-relevant="additions">
           {list.map((cell, index) => (
-            <Entry key={cell.id} shell={shell} cell={cell} before={list[index - 1]} onGrown={toEnd} />
+            <Entry key={cell.id} shell={shell} cell={cell} before={list[index - 1]} />
           ))}
         </ol>
       </div>
@@ -101,10 +106,9 @@ interface EntryProps {
   shell: Shell;
   cell: Cell;
   before: Cell | undefined;
-  onGrown: () => void;
 }
 
-function Entry({ shell, cell, before, onGrown }: EntryProps) {
+function Entry({ shell, cell, before }: EntryProps) {
   const [opened, setOpened] = useState(false);
   const { cells, workspace } = shell;
   const events = cells.events.value.get(cell.id);
@@ -115,7 +119,7 @@ function Entry({ shell, cell, before, onGrown }: EntryProps) {
   return (
     <>
       {fresh && <li class="cell-life">A new interpreter: the variables from before are gone</li>}
-      <li class="cell" data-status={cell.status} data-outcome={cell.outcome} aria-label={`Cell ${name} by ${by}`}>
+      <li class="cell" data-state={cell.status} data-outcome={cell.outcome} aria-label={`Cell ${name} by ${by}`}>
         <div class="cell-head">
           <span class="cell-number">{cell.status === "running" ? `[${cell.number}] …` : name}</span>
           <button type="button" class="cell-title" aria-expanded={opened} title={opened ? "Hide the code" : "Show the code"} onClick={() => setOpened(!opened)}>
@@ -137,8 +141,8 @@ function Entry({ shell, cell, before, onGrown }: EntryProps) {
           )}
         </div>
         {opened && <pre class="cell-code">{cell.code}</pre>}
-        {events !== undefined && <Shown shell={shell} cell={cell} events={events} onGrown={onGrown} />}
-        {events === undefined && cell.status === "ended" && cells.known.value && cell.started_at !== null && (
+        {events !== undefined && <Shown shell={shell} cell={cell} events={events} />}
+        {cells.unread.value.has(cell.id) && (
           <button type="button" class="button" onClick={() => void cells.load(cell.id)}>
             Show its output
           </button>
@@ -156,7 +160,7 @@ function Entry({ shell, cell, before, onGrown }: EntryProps) {
 }
 
 /** What a cell printed and showed, in its order: text together, everything else by itself. */
-function Shown({ shell, cell, events, onGrown }: { shell: Shell; cell: Cell; events: readonly CellEvent[]; onGrown: () => void }) {
+function Shown({ shell, cell, events }: { shell: Shell; cell: Cell; events: readonly CellEvent[] }) {
   const parts: ({ kind: "text"; key: number; chunks: Chunk[] } | { kind: "value"; key: number; event: CellEvent })[] = [];
   for (const event of events) {
     if (event.type === "value") {
@@ -172,13 +176,13 @@ function Shown({ shell, cell, events, onGrown }: { shell: Shell; cell: Cell; eve
   return (
     <>
       {parts.map((part) =>
-        part.kind === "text" ? <Lines key={part.key} shell={shell} chunks={part.chunks} /> : <Value key={part.key} shell={shell} cell={cell} event={part.event} onGrown={onGrown} />,
+        part.kind === "text" ? <Lines key={part.key} shell={shell} chunks={part.chunks} /> : <Value key={part.key} shell={shell} cell={cell} event={part.event} />,
       )}
     </>
   );
 }
 
-function Value({ shell, cell, event, onGrown }: { shell: Shell; cell: Cell; event: CellEvent; onGrown: () => void }) {
+function Value({ shell, cell, event }: { shell: Shell; cell: Cell; event: CellEvent }) {
   const [gone, setGone] = useState(false);
   const number = event.data["number"] as number | undefined;
   const media = String(event.data["media_type"]);
@@ -186,18 +190,18 @@ function Value({ shell, cell, event, onGrown }: { shell: Shell; cell: Cell; even
   const address = shell.cells.fileUrl(cell.id, number);
   const label = `What cell ${cell.number ?? ""} shows`;
   if (gone) return <p class="quiet">It is not kept any more: newer cells needed the room.</p>;
-  if (media === "text/html") return <Page address={address} label={label} mine={cell.user_id === shell.boot.me.id} onGrown={onGrown} />;
+  if (media === "text/html") return <Page address={address} label={label} mine={cell.user_id === shell.boot.me.id} />;
   return (
     <figure class="picture cell-picture">
       <a href={address} target="_blank" rel="noopener" title="Open the picture by itself">
-        <img src={address} alt={label} onLoad={onGrown} onError={() => setGone(true)} />
+        <img src={address} alt={label} onError={() => setGone(true)} />
       </a>
     </figure>
   );
 }
 
 /** A page of somebody else's waits for a click; each says how high it is, and is believed up to a point. */
-function Page({ address, label, mine, onGrown }: { address: string; label: string; mine: boolean; onGrown: () => void }) {
+function Page({ address, label, mine }: { address: string; label: string; mine: boolean }) {
   const frame = useRef<HTMLIFrameElement>(null);
   const [opened, setOpened] = useState(mine);
   const [height, setHeight] = useState(FIRST_HEIGHT);
@@ -211,7 +215,6 @@ function Page({ address, label, mine, onGrown }: { address: string; label: strin
     addEventListener("message", hear);
     return () => removeEventListener("message", hear);
   }, []);
-  useEffect(onGrown, [height, opened]);
   if (!opened) {
     return (
       <button type="button" class="button" onClick={() => setOpened(true)}>
