@@ -7,7 +7,8 @@ import sys
 
 NAMES = (
     "first_load", "start", "run_start", "two_people", "history",
-    "runs.echo", "runs.cancel", "runs.flood", "runs.sustained", "runs.preloaded", "runs.leftovers", "runs.dependencies",
+    "runs.echo", "runs.cancel", "runs.flood", "runs.sustained", "runs.preloaded", "runs.cells", "runs.leftovers",
+    "runs.dependencies",
 )  # fmt: skip
 
 

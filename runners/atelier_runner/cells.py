@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -114,7 +115,7 @@ class Cells:
 
     def _begin(self, cell: int) -> None:
         loop = asyncio.get_running_loop()
-        self._running, self._cause, self._began = cell, None, loop.time()
+        self._running, self._cause, self._began = cell, None, time.monotonic()
         self._timers.append(loop.call_later(self._limits.wall_seconds, self._over, cell, Outcome.WALL_TIME))
         self._outbox.add(CellBegan(0, cell))
 
@@ -195,7 +196,7 @@ class Cells:
         error = error_of(said.get("error"))
         if self._cause is not None and outcome is not Outcome.DONE:
             outcome = self._cause
-        seconds = asyncio.get_running_loop().time() - self._began
+        seconds = time.monotonic() - self._began  # a loop's own clock may stand still while it is busy
         await self._outbox.room()
         self._outbox.add(CellEnded(0, cell, outcome, round(seconds, 6), error))
 

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import RowMapping
 
 from atelier import times
-from atelier.auth import Action, Caller, allows, role_in
+from atelier.auth import Action, Caller, Role, allows, role_in
 from atelier.errors import AtelierError
 from atelier.events import publish
 from atelier.interpreters import queries
@@ -73,8 +73,8 @@ class Held:
         try:
             while not self._closing:
                 self._wake.clear()
-                if (cell := await self._next()) is not None:
-                    await self._run(cell)
+                if (found := await self._next()) is not None:
+                    await self._run(*found)
                     self._used = time.monotonic()
                 elif self._life is None or self._life.ended.is_set():
                     return
@@ -96,10 +96,13 @@ class Held:
             for wait in waits:
                 wait.cancel()
 
-    async def _next(self) -> RowMapping | None:
+    async def _next(self) -> tuple[RowMapping, Role | None] | None:
+        """Return the cell whose turn it is, with what whoever sent it may do by now."""
         try:
             async with self._services.db.begin() as db:
-                return await queries.next_queued(db, self.session_id)
+                cell = await queries.next_queued(db, self.session_id)
+                role = None if cell is None else await role_in(db, self.session_id, cell["user_id"] or "")
+                return None if cell is None else (cell, role)
         except AtelierError as error:
             logger.warning("the cells of a session cannot be read just now", code=error.code)
             await asyncio.sleep(1)
@@ -107,14 +110,8 @@ class Held:
 
     # --- one cell
 
-    async def _run(self, cell: RowMapping) -> None:
+    async def _run(self, cell: RowMapping, role: Role | None) -> None:
         """Run a cell to its end, whatever that is."""
-        try:
-            async with self._services.db.begin() as db:
-                role = await role_in(db, self.session_id, cell["user_id"] or "")
-        except AtelierError:
-            await asyncio.sleep(1)
-            return
         if role is None or not allows(role, Action.RUN):
             await self._finish(
                 cell, "queued", "skipped", "Whoever sent it may not run programs here any more."
@@ -148,8 +145,10 @@ class Held:
         life.count, self.running = number, cell["id"]
         while len(life.recorders) > _RECORDERS:
             del life.recorders[next(iter(life.recorders))]
-        await self._tell("cell.started", cell["id"])
+        telling = asyncio.create_task(self._tell("cell.started", cell["id"]), name=f"tell {cell['id']}")
         done = await life.cell(number, cell["path"] or "", cell["code"])
+        with contextlib.suppress(AtelierError):
+            await telling  # it need not wait for this, but what comes next comes after it
         self.running = None
         with contextlib.suppress(AtelierError):
             await recorder.settle()

@@ -74,14 +74,10 @@ class Interpreters:
         Raises:
             NotFound: `session_not_found`. Forbidden: `role_forbids`.
             Invalid: `language_unknown`, `cell_too_large`.
-            TooMany: `cells_full`, `interpreters_full`.
+            TooMany: `too_many_cells`, `interpreters_full`.
             Unavailable: `sandbox_unavailable`.
         """
         limits = self._services.limits
-        async with self._services.db.begin() as db:
-            await require(db, session_id, caller.user_id, Action.RUN)
-            waiting = await queries.waiting(db, session_id)
-            there = await queries.interpreter_of(db, session_id)
         for cell in asked.cells:
             if len(cell.code.encode(errors="replace")) > limits.cell_bytes:
                 raise Invalid(
@@ -89,21 +85,6 @@ class Interpreters:
                     f"A cell has at most {limits.cell_bytes // 1024} KiB.",
                     next_step="Put most of it into a file, and import that.",
                 )
-        if waiting + len(asked.cells) > limits.queued_cells:
-            raise TooMany(
-                "cells_full",
-                f"{waiting} cells wait already; {limits.queued_cells} may.",
-                retry_after=_RETRY_SECONDS,
-                next_step="Wait until some have run, or restart the interpreter.",
-            )
-        if there is None and len(self._held) >= limits.concurrent_interpreters:
-            raise TooMany(
-                "interpreters_full",
-                f"{limits.concurrent_interpreters} interpreters are kept on this server.",
-                retry_after=_RETRY_SECONDS,
-                next_step="End one that nobody needs, or try again later.",
-            )
-        find_language(LANGUAGE, "", (await self._services.sandbox.capabilities()).languages)
         batch, now = new_id("bat"), times.now()
         rows = [
             {
@@ -112,13 +93,37 @@ class Interpreters:
             }
             for cell in asked.cells
         ]  # fmt: skip
+        capabilities = await self._services.sandbox.capabilities()
         async with self._services.db.begin() as db:
+            await require(db, session_id, caller.user_id, Action.RUN)
+            find_language(LANGUAGE, "", capabilities.languages)
+            self._refuse_if_full(
+                await queries.waiting(db, session_id) + len(rows),
+                new=await queries.interpreter_of(db, session_id) is None,
+            )
             await queries.add(db, session_id, now, rows)
             await queries.clear(db, session_id, keep=2 * _LIST)
-            added = [row for row in await queries.unfinished(db, session_id, batch) if row is not None]
-        await publish(self._services, session_id, "cell.queued", {"cells": [in_event(row) for row in added]})
+            added = await queries.unfinished(db, session_id, batch)
         await self._ensure(caller.user_id, session_id)
+        await publish(self._services, session_id, "cell.queued", {"cells": [in_event(row) for row in added]})
         return [Cell.model_validate(dict(row)) for row in added]
+
+    def _refuse_if_full(self, waiting: int, *, new: bool) -> None:
+        limits = self._services.limits
+        if waiting > limits.queued_cells:
+            raise TooMany(
+                "too_many_cells",
+                f"{waiting} cells would wait; {limits.queued_cells} may.",
+                retry_after=_RETRY_SECONDS,
+                next_step="Wait until some have run, or restart the interpreter.",
+            )
+        if new and len(self._held) >= limits.concurrent_interpreters:
+            raise TooMany(
+                "interpreters_full",
+                f"{limits.concurrent_interpreters} interpreters are kept on this server.",
+                retry_after=_RETRY_SECONDS,
+                next_step="End one that nobody needs, or try again later.",
+            )
 
     async def _ensure(self, user_id: str, session_id: str) -> None:
         """See to it that somebody holds the interpreter and looks at its queue."""
