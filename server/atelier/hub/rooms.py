@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Self
 import structlog
 
 from atelier.auth import Action, Caller, Role, access_topic, allows, require, role_in
-from atelier.documents import sized
+from atelier.documents import EMPTY_UPDATE, decodes, sized
 from atelier.errors import BadRequest, Invalid, TooMany, Unavailable
 from atelier.hub import metrics, protocol
 from atelier.hub.client import GOING_AWAY, Client, Outbox, Seat
@@ -52,9 +53,17 @@ class Rooms:
         self.draining = False
 
     async def __aenter__(self) -> Self:
+        await self._warm_up()
         self._tasks.start(self._sweep(), name="sweep")
         self._tasks.start(self._pulse.beat(), name="pulse")
         return self
+
+    async def _warm_up(self) -> None:
+        """Do what the first guest after a start would wait for: the CRDT library's own imports, the first question of roles."""
+        decodes(EMPTY_UPDATE)
+        with contextlib.suppress(Unavailable):
+            async with self._services.db.begin() as db:
+                await role_in(db, "", "")
 
     async def drain(self) -> None:
         """Close every connection, spread over at most six seconds, so that not all come back at once."""
