@@ -34,7 +34,7 @@ from atelier.log.wal import CHECKPOINT_BYTES, Wal
 P = ParamSpec("P")
 T = TypeVar("T")
 logger = structlog.get_logger(__name__)
-_SYNC_GAP = 0.016  # seconds between the beginnings of two syncs
+_SYNC_GAP = 0.012  # seconds between the beginnings of two syncs
 _BUSY_RETRY = 0.001
 _BUSY_LONGEST = 2.0
 _RESERVED = 1_000_000
