@@ -45,6 +45,7 @@ from atelier_runner.kubernetes_keeper import stamp
 from atelier_runner.kubernetes_pod import RUNNER_LABEL, Recipe, checked, payload
 from atelier_runner.kubernetes_pod import manifest as pod_of
 from atelier_runner.kubernetes_watch import broken, fate, lingering
+from atelier_runner.run import Run
 from atelier_runner.service.command import main
 from tests.cluster import NAMESPACE, Cluster, Refusal, manifest, manifests, restricted, validated
 
@@ -280,8 +281,9 @@ async def test_output_that_nobody_reads_holds_its_own_program_up(there: Cluster)
         limits = replace(LIMITS, output_bytes=1 << 30, wall_seconds=60)
         run = await backend.start(python("for n in range(99): print('x' * 99_999)", limits))
         await asyncio.sleep(0.5)
-        sandbox = backend._runs[run]._sandbox
-        assert len(sandbox.reader._buffer) < 2 << 20  # type: ignore[attr-defined]
+        running = backend._runs[run]
+        assert isinstance(running, Run)
+        assert len(running._sandbox.reader._buffer) < 2 << 20  # type: ignore[attr-defined]
         events = [event async for event in backend.events(run)]
         assert sum(len(event.data) for event in events if isinstance(event, Output)) == 99 * 100_000
 

@@ -1601,7 +1601,7 @@ export interface components {
              * Type
              * @enum {string}
              */
-            type: "stdout" | "stderr" | "stdin" | "value" | "note";
+            type: "install" | "stdout" | "stderr" | "stdin" | "value" | "note";
         };
         /** CellEvents */
         CellEvents: {

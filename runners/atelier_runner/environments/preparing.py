@@ -8,14 +8,16 @@ somebody mends it, and Ctrl+C in it does without them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 
 from atelier_runner.carrier import Sandbox
 from atelier_runner.environments.service import Held
-from atelier_runner.errors import RunnerError
-from atelier_runner.model import Event, Exited, Reason, Spec, Window, check_files
+from atelier_runner.errors import RunnerError, SpecInvalid
+from atelier_runner.model import MOST_CELLS, Event, Exited, Reason, Spec, Window, check_files
 from atelier_runner.outbox import Outbox
 from atelier_runner.run import Run
 
@@ -43,6 +45,9 @@ class Preparing:
         self._files = dict(spec.files)
         self._installing: asyncio.Task[Held] | None = None
         self._stopped = False
+        self._cells: deque[tuple[int, str, str]] = deque()
+        """Cells that wait for the interpreter."""
+        self._handed_over = False
 
     @property
     def ended(self) -> bool:
@@ -96,7 +101,12 @@ class Preparing:
             self._ready.set()
             if self._stopped:
                 run.stop(Reason.CANCELLED, files=False)
-            await run.drive()
+            handing = asyncio.create_task(self._hand_over(run), name="hand-over")
+            try:
+                await run.drive()
+            finally:
+                handing.cancel()
+                await asyncio.gather(handing, return_exceptions=True)
         finally:
             await sandbox.close()
 
@@ -161,10 +171,21 @@ class Preparing:
             self._outbox.looked()
 
     async def cell(self, number: int, path: str, code: str) -> None:
-        """Hand the interpreter a cell once there is one."""
-        await self._ready.wait()
-        if self._run is not None:
+        """Hand the interpreter a cell; before there is one, keep it."""
+        if self._run is not None and self._handed_over:
             await self._run.cell(number, path, code)
+        elif self._spec.cells is None:
+            raise SpecInvalid("no_cells", "This run is not an interpreter that is sent cells.")
+        elif len(self._cells) >= MOST_CELLS:
+            raise SpecInvalid("cells_full", f"{MOST_CELLS} cells wait already.")
+        else:
+            self._cells.append((number, path, code))
+
+    async def _hand_over(self, run: Run) -> None:
+        while self._cells:
+            with contextlib.suppress(SpecInvalid):  # said by the next one, which is out of turn then
+                await run.cell(*self._cells.popleft())
+        self._handed_over = True
 
     async def interrupt(self, number: int) -> None:
         """Interrupt a cell, if it runs; none does while it is prepared."""

@@ -19,12 +19,13 @@ import structlog
 from sqlalchemy import RowMapping
 
 from atelier import times
-from atelier.auth import Action, Caller, Role, allows, role_in
+from atelier.auth import Action, Caller, Role, allows, has_egress, role_in
 from atelier.errors import AtelierError
 from atelier.events import publish
 from atelier.interpreters import queries
 from atelier.interpreters.recorder import CellRecorder
 from atelier.interpreters.schemas import Cell, Interpreter
+from atelier.packages import packages_of
 from atelier.runs import Exchange
 from atelier.sandbox import (
     CellEnded,
@@ -119,16 +120,14 @@ class Held:
             return
         author = Caller(cell["user_id"], cell["user_name"] or "Somebody", "", is_admin=False)
         may_edit = allows(role, Action.EDIT)
+        recorder = CellRecorder(self._services, self.session_id, cell["id"])
         try:
             if self._life is None or self._life.ended.is_set():
                 await self._end_life()
-                await self._begin_life(author, may_edit)
+                await self._begin_life(author, may_edit, recorder)
             life = self._life
             assert life is not None
-            life.recorders[life.count + 1] = recorder = CellRecorder(
-                self._services, self.session_id, cell["id"]
-            )
-            life.last = recorder
+            life.recorders[life.count + 1] = life.last = recorder
             await life.exchange.used_by(life.run, author, may_edit=may_edit)
         except AtelierError as error:
             detail = f"{error.detail} {error.next_step}".strip()
@@ -203,11 +202,12 @@ class Held:
 
     # --- one life
 
-    async def _begin_life(self, author: Caller, may_edit: bool) -> None:
-        """Start an interpreter with the session's files. Raises what the sandbox does."""
+    async def _begin_life(self, author: Caller, may_edit: bool, first: CellRecorder) -> None:
+        """Start an interpreter with the session's files; `first` tells of the cell it is for. Raises what the sandbox does."""
         async with self._services.db.begin() as db:
             number = await queries.last_life(db, self.session_id) + 1
         life = _Life(self._services, self.session_id, number, author, may_edit)
+        life.last = first
         await life.start()
         self._life, self._why = life, ""
         async with self._services.db.begin() as db:
@@ -274,6 +274,7 @@ class _Life:
         self.last: CellRecorder | None = None
         self.ended = asyncio.Event()
         self.exited: Exited | str = ""
+        self._session_id = session_id
         self.exchange = Exchange(services, session_id, author, may_edit=may_edit, say=self._say)
         self._services = services
         self._done: asyncio.Future[CellEnded | Exited | str] | None = None
@@ -294,7 +295,13 @@ class _Life:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.exchange)
             files = await self.exchange.first()
-            spec = RunSpec(LANGUAGE, "", files, bounds, collect=self.exchange.collect, cells=cells)
+            packages = await packages_of(self._services, LANGUAGE, files)
+            async with self._services.db.begin() as db:
+                network = await has_egress(db, self._session_id, allowed=self._services.program_egress)
+            spec = RunSpec(
+                LANGUAGE, "", files, bounds,
+                collect=self.exchange.collect, cells=cells, packages=packages, network=network,
+            )  # fmt: skip
             self.run = await self._services.sandbox.start(spec)
             stack.pop_all()
         self._reading = asyncio.create_task(self._read(), name=f"interpreter {self.run}")
@@ -320,7 +327,9 @@ class _Life:
             async for event in self._services.sandbox.events(self.run):
                 match event:
                     case Output():
-                        if (recorder := self.recorders.get(event.cell)) is not None:
+                        # What is said while packages are installed belongs to no cell but the first.
+                        recorder = self.recorders.get(event.cell) if event.cell else self.last
+                        if recorder is not None:
                             recorder.output(event.stream, event.data)
                     case CellValue():
                         await self._value(event)

@@ -32,7 +32,7 @@ class CellError(BaseModel):
 
 class CellEvent(BaseModel):
     seq: int
-    type: Literal["stdout", "stderr", "stdin", "value", "note"]
+    type: Literal["install", "stdout", "stderr", "stdin", "value", "note"]
     data: dict[str, Any] = Field(
         description="text in `data`; a value has `role`, `media_type` and `data` or the `number` of its file"
     )

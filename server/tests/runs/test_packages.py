@@ -67,6 +67,38 @@ async def test_the_first_run_installs_and_the_next_begins_at_once(guest: MakeGue
     assert len(index.asked) == asked
 
 
+async def cell(person: Somebody, session_id: str, code: str) -> tuple[str, dict[str, str]]:
+    """Send a cell; returns its outcome and what each stream of it said."""
+    sent = await person.ok("POST", f"/sessions/{session_id}/cells", json={"cells": [{"code": code}]})
+    while True:
+        listed = (await person.ok("GET", f"/sessions/{session_id}/cells"))["items"]
+        found = next(one for one in listed if one["id"] == sent["items"][0]["id"])
+        if found["status"] == "ended":
+            said: dict[str, str] = {}
+            for event in found["events"]:
+                said[event["type"]] = said.get(event["type"], "") + event["data"].get("data", "")
+            return f"{found['outcome']} {found['detail']}".strip(), said
+        await asyncio.sleep(0.05)
+
+
+async def test_an_interpreter_has_its_session_s_packages(guest: MakeGuest) -> None:
+    ada = await guest()
+    session_id = await session_of(ada)
+    await put(ada, session_id, "requirements.txt", "moo==1.0\n")
+    outcome, said = await cell(ada, session_id, "import moo; moo.say()")
+    assert (outcome, said["value"]) == ("done", "'moo 1'")
+    assert said["install"].startswith("Installing 1 package…\n")
+    assert await cell(ada, session_id, "moo.say()") == ("done", {"value": "'moo 1'"})
+    other = await session_of(ada)
+    await put(ada, other, "requirements.txt", "moo\n-r more.txt\n")
+    outcome, _ = await cell(ada, other, "1")
+    assert outcome.startswith("skipped requirements.txt, line 2: ")
+    await put(ada, other, "requirements.txt", "no-such-package\n")
+    outcome, said = await cell(ada, other, "1")
+    assert outcome.startswith("died"), outcome
+    assert "no-such-package" in said["install"]
+
+
 async def test_package_json_is_installed_for_javascript_and_not_for_python(
     guest: MakeGuest, index: Index
 ) -> None:
