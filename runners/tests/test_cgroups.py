@@ -136,3 +136,16 @@ def test_what_a_killed_server_left_is_swept_and_what_a_live_one_has_is_not(tmp_p
     assert (tmp_path / "mine").exists()
     groups.close()
     assert not (tmp_path / "mine").exists()
+
+
+def test_priming_moves_this_process_nowhere() -> None:
+    before = Path("/proc/self/cgroup").read_text()
+    groups = Groups.of_this_process()
+    try:
+        there = Path("/proc/self/cgroup").read_text()  # in v2 it may have gone one down, once
+        groups.prime()
+        assert Path("/proc/self/cgroup").read_text() == there
+        assert len(there.splitlines()) == len(before.splitlines())
+    finally:
+        groups.close()
+    Groups([]).prime()
