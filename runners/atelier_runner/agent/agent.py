@@ -32,6 +32,7 @@ from _struct import Struct
 import collect  # type: ignore[import-not-found]
 import plain_json  # type: ignore[import-not-found]
 from placing import Placing, write_all  # type: ignore[import-not-found]
+from preloading import is_as_new, preload  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # importing costs, typing too
 if TYPE_CHECKING:
@@ -199,30 +200,6 @@ def park(
     os.environ.clear()
     os.environ.update(spec["env"])
     return spec, loaded
-
-
-def preload(module: str) -> set[str] | None:
-    """Import a module as a program's first line would; returns the names of all that came with it, None if it failed.
-
-    The working folder, which may yet get anything, is not looked at: what it holds then is seen for the first time.
-    """
-    before = set(sys.modules)
-    first = sys.path.pop(0)
-    try:
-        __import__(module)
-    except BaseException:
-        return None
-    finally:
-        sys.path.insert(0, first)
-    return set(sys.modules) - before
-
-
-def is_as_new(loaded: set[str] | None, folder: str) -> bool:
-    """Say whether a program in this folder would have imported just what has been imported for it."""
-    if not loaded:
-        return loaded is not None
-    names = {name.partition(".")[0] for name in loaded}
-    return not any(found.partition(".")[0] in names for found in os.listdir(folder))
 
 
 def renew_signals() -> None:
