@@ -16,7 +16,9 @@ from typing import Final
 from atelier_runner import frames
 
 WINDOW: Final = 64 * 1024
-"""Bytes of one connection, or of standard input, that may be sent and not have been taken, each way."""
+"""Bytes of one connection that may be sent and not have been taken, each way."""
+STDIN_WINDOW: Final = 1024 * 1024
+"""The same of standard input: as much as an agent holds of it where there is no network."""
 CONNECTIONS: Final = 64
 """Of one program at once; the agent lets the others wait."""
 LINE: Final = 16 * 1024
@@ -150,7 +152,7 @@ class Channels:
         self._last = 0
         self._open: dict[int, Channel] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.stdin = Credit(WINDOW)
+        self.stdin = Credit(STDIN_WINDOW)
         """What the program takes of its standard input."""
 
     def take(self, kind: int, payload: bytes) -> None:
@@ -176,7 +178,7 @@ class Channels:
 
     async def _drive(self, channel: Channel) -> None:
         try:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, RuntimeError):  # the latter of a stream that has been closed
                 await self._serve(channel)
         finally:
             del self._open[channel.number]

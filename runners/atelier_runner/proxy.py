@@ -55,14 +55,15 @@ class Bounds:
     """Both ways, all connections together."""
 
 
-@dataclass(frozen=True, slots=True)
 class Refused(Exception):
     """A request that is not carried on. `why` counts it; `error` is the word of RFC 9209."""
 
-    status: int
-    why: str
-    detail: str
-    error: str
+    def __init__(self, status: int, why: str, detail: str, error: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.why = why
+        self.detail = detail
+        self.error = error
 
     def answer(self) -> bytes:
         """Return it in HTTP."""
@@ -114,8 +115,8 @@ class Proxy:
                     await channel.end()
                     while await channel.read(CHUNK):
                         pass  # closing before it has sent all would take the answer from it
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # one side has gone
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # one side has gone, or the program has sent what cannot be read
 
     async def _request(self, channel: Channel) -> Request:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -332,3 +333,9 @@ async def test_nothing_is_open_once_the_runs_have_ended(backend: Backend, outsid
     async with asyncio.timeout(5):
         while outside.outward.open:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.skipif(not os.path.exists("/etc/ssl/certs/ca-certificates.crt"), reason="no certificates here")
+async def test_certificates_are_there_to_check_whom_one_speaks_with(backend: Backend) -> None:
+    program = "import os\nprint(os.path.getsize('/etc/ssl/certs/ca-certificates.crt') > 1000)"
+    assert (await run(backend, program))[0] == "True\n"

@@ -348,6 +348,7 @@ async def test_a_request_that_hides_behind_another_s_body_is_not_passed_on(
         b"3\r\nabcd\r\n",
         b"f" * 13 + b"\r\n",
         b"1" + b";x" * 5000 + b"\r\n",
+        b"1" + b";x" * 20000,
     ],
 )
 async def test_chunks_that_cannot_be_read_end_the_connection(outside: Outside, body: bytes) -> None:
