@@ -494,3 +494,31 @@ async def test_a_terminal_runs_at_a_runner_elsewhere(tmp_path: Path) -> None:
                     assert await ada.ended() == 1000
         finally:
             await server.end(signal.SIGTERM)
+
+
+async def test_a_terminal_has_the_internet_once_an_owner_says_so(tmp_path: Path) -> None:
+    with runner_service() as runner:
+        server = LiveServer(tmp_path, sandbox_url=runner.url, runner_secret=SECRET, egress="on")
+        await server.start()
+        try:
+            async with peopled(server) as world:
+                ask = 'echo "way:${https_proxy:-none}"; exit\n'
+                before = await open_terminal(world)
+                body = {
+                    "email": "ada@example.org",
+                    "password": "correct horse battery",
+                    "display_name": "Ada",
+                }
+                made = await world.call("Ada", "POST", "/users", json=body)
+                world.tokens["Ada"] = made.json()["access_token"]
+                answer = await world.call(
+                    "Ada", "PUT", f"/sessions/{world.session}/egress", json={"on": True}
+                )
+                assert answer.status_code == 200, answer.text
+                after = await open_terminal(world, "Rik")
+                for terminal, way in ((before, "way:none"), (after, "way:http://127.0.0.1:3128")):
+                    async with seat(world, "Rik", terminal) as rik:
+                        await rik.type(ask)
+                        await rik.until(f"{way}\r\n")
+        finally:
+            await server.end(signal.SIGTERM)
