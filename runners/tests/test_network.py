@@ -318,6 +318,28 @@ print(done)
     assert (await run(backend, program))[0] == "[]\n['200']\n"
 
 
+async def test_a_flood_of_connections_costs_its_own_run_only(backend: Backend, outside: Outside) -> None:
+    flood = """
+import socket
+held = []
+while True:
+    try:
+        s = socket.socket(); s.setblocking(False); s.connect_ex(("127.0.0.1", 3128)); held.append(s)
+        try: s.send(b"CONNECT example.org:1 HTTP/1.1\\r\\n\\r\\n")
+        except OSError: pass
+    except OSError: held.clear()
+"""
+    limits = replace(LIMITS, wall_seconds=2, cpu_seconds=30)
+    spec = Spec("python", "m.py", {"m.py": flood.encode()}, limits, stdin=b"", network=Network())
+    flooding = await backend.start(spec)
+    calm = "import urllib.request\nprint([urllib.request.urlopen('http://example.org/').status for _ in range(5)])"
+    assert (await run(backend, calm))[0] == "[200, 200, 200, 200, 200]\n"
+    last = [event async for event in backend.events(flooding)][-1]
+    assert isinstance(last, Exited)
+    assert last.reason is Reason.WALL_TIME
+    assert outside.outward.refused["port"] < 200
+
+
 async def test_nothing_is_open_once_the_runs_have_ended(backend: Backend, outside: Outside) -> None:
     program = (
         OPENING
