@@ -602,18 +602,6 @@ def end_everybody() -> None:
             return
 
 
-def open_network(spec: dict) -> Network | None:
-    """Open the way out, where there is one; what has to be built first is built without it."""
-    if spec["network"] is None:
-        return None
-    from network import Network
-
-    network = Network(spec["network"], send)
-    if not spec["build"]:
-        network.open()
-    return network  # type: ignore[no-any-return]
-
-
 def outcome(status: int) -> dict:
     """Say how the program ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -693,7 +681,11 @@ def main() -> None:
         fail(kind, str(error))
     except ValueError as error:
         fail("layout", str(error))
-    network = open_network(spec)
+    network = None
+    if spec["network"] is not None:
+        from network import begin
+
+        network = begin(spec, send)
     wanted = spec["collect"]
     if wanted is not None:
         signal.signal(signal.SIGTERM, kill_everybody)

@@ -172,3 +172,11 @@ class Network:
         del self.connections[one.number]
         del self.handles[one.socket.fileno()]
         one.socket.close()
+
+
+def begin(spec: dict, send: Callable[..., None]) -> Network:
+    """Open the way out of a spec that has one; what has to be built first is built without it."""
+    network = Network(spec["network"], send)
+    if not spec["build"]:
+        network.open()
+    return network
