@@ -200,10 +200,17 @@ async def open_local(
 
 
 def _reached(folder: Path | None, other_users: bool) -> Path | None:
-    """Return the folder, or where sandboxes are other users that cannot get to it, one beneath /var/cache in its place."""
+    """Return the folder, or where sandboxes are other users that cannot get to it, one beneath /var/cache in its place.
+
+    None, a folder of this process, where there can be none either.
+    """
     if folder is None or not other_users:
         return folder
     real = folder.resolve()
     if all(parent.stat().st_mode & stat.S_IXOTH for parent in real.parents if parent.exists()):
         return folder
+    try:
+        CACHE.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError:
+        return None
     return CACHE / hashlib.sha256(os.fsencode(real)).hexdigest()[:16]

@@ -39,7 +39,9 @@ async def _storage(settings: Settings) -> list[Finding]:
     found = [Finding("data folder", *_writable(settings.data))]
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch)
-        embedded = replace(settings, data=data, db_url="", log_url="", blobs_url="").with_defaults()
+        embedded = replace(
+            settings, data=data, db_url="", log_url="", blobs_url="", environments=Path()
+        ).with_defaults()
         try:
             async with open_services(embedded) as services:
                 await services.db.ping()

@@ -159,9 +159,12 @@ class Preparing:
         if self._run is not None:
             await self._run.bring(files)
             return
-        changed = {**self._files, **files}
-        check_files({path: data or b"" for path, data in changed.items()}, self._spec.limits)
-        self._files = {path: data for path, data in changed.items() if data is not None}
+        check_files({**self._files, **{path: data or b"" for path, data in files.items()}}, self._spec.limits)
+        for path, data in files.items():  # in place: a run that takes its sandbox just now has them too
+            if data is None:
+                self._files.pop(path, None)
+            else:
+                self._files[path] = data
 
     async def look(self) -> None:
         """Let what has been written come as events; while it is prepared that is nothing."""

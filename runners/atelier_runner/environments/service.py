@@ -175,22 +175,10 @@ class Environments:
         if self._turns.locked():
             await say(b"Waiting for others that are being installed.\n")
         async with self._turns:
-            async with self._laying:
-                tool = await asyncio.to_thread(lay_out, self._store, packages.tool)
-            staged = self._store.stage()
             try:
-                size = await build(
-                    self._carrier, self._outward, language, packages, tool, self._options, staged, say
-                )
-                self._store.keep(name, staged, size)
-                self._store.hold(name)
-            except BaseException as error:
-                await asyncio.shield(self._later(self._store.discard, staged))
-                if isinstance(error, OSError):
-                    raise EnvironmentFailed(
-                        f"The environment could not be kept: {error.strerror}."
-                    ) from error
-                raise
+                size = await self._make(name, packages, language, say)
+            except OSError as error:
+                raise EnvironmentFailed(f"The environment could not be kept: {error.strerror}.") from error
         seconds = time.monotonic() - began
         await say(
             f"Installed in {seconds:.1f} s, {size / MIB:.1f} MiB; the next run finds it there.\n".encode()
@@ -199,6 +187,22 @@ class Environments:
         for gone in self._store.evict():
             self._later(self._store.discard, gone)
         self._store.let_go(name)
+
+    async def _make(self, name: str, packages: Packages, language: Language, say: Say) -> int:
+        """Build it and put it in place, held; returns its size."""
+        async with self._laying:
+            tool = await asyncio.to_thread(lay_out, self._store, packages.tool)
+        staged = self._store.stage()
+        try:
+            size = await build(
+                self._carrier, self._outward, language, packages, tool, self._options, staged, say
+            )
+            self._store.keep(name, staged, size)
+        except BaseException:
+            await asyncio.shield(self._later(self._store.discard, staged))
+            raise
+        self._store.hold(name)
+        return size
 
     def _later(self, work: Callable[..., None], *args: object) -> asyncio.Task[None]:
         task = asyncio.create_task(asyncio.to_thread(work, *args), name="environment-after")
