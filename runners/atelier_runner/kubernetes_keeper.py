@@ -104,15 +104,23 @@ class Keeper:
             log.warning("The cluster did not take this runner's lease: %s", refused)
 
     async def sweep(self) -> int:
-        """Delete the pods and leases of runners that live no more; returns how many pods."""
+        """Delete the pods and leases of runners that live no more, and strays of this one; returns how many pods.
+
+        A stray is a pod whose creation was given up, because no answer came, and that was made all the same.
+        """
         leases = await self._api.ask("GET", self._api.leases(), params={"labelSelector": SELECTOR})
         found = {lease["metadata"]["name"]: lease for lease in leases.get("items") or ()}
         living = {name for name, lease in found.items() if self._lives(lease)} | {self._runner}
         pods = await self._api.ask("GET", self._api.pods(), params={"labelSelector": SELECTOR})
-        dead = [
-            pod["metadata"]["name"]
+        owners = {
+            pod["metadata"]["name"]: pod["metadata"].get("labels", {}).get(RUNNER_LABEL)
             for pod in pods.get("items") or ()
-            if pod["metadata"].get("labels", {}).get(RUNNER_LABEL) not in living
+        }
+        known = self._house.names | self._house.left
+        dead = [
+            name
+            for name, owner in owners.items()
+            if owner not in living or (owner == self._runner and name not in known)
         ]
         for name in dead:
             await self._house.delete(name)

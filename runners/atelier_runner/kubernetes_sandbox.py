@@ -177,10 +177,13 @@ class KubernetesLauncher:
         name = f"atelier-run-{secrets.token_hex(6)}"
         uid = user(self._house.users)
         self._house.users.add(uid)
+        self._house.names.add(name)
         self.pods.expect(name)
+        pod = manifest(name, self._language, self._image, uid, limits, self._recipe)
+        creating = asyncio.create_task(self._create(pod), name="pod-create")
         line: Line | None = None
         try:
-            await self._create(manifest(name, self._language, self._image, uid, limits, self._recipe))
+            await asyncio.shield(creating)
             await self._run(name)
             line = await self._attach(name)
             line.writer.write(self._recipe.payload)
@@ -193,7 +196,7 @@ class KubernetesLauncher:
             await self._give_up(name, uid, line)
             raise SandboxUnavailable(f"The pod's agent did not answer: {_said(line)}") from error
         except BaseException:
-            await self._give_up(name, uid, line)
+            await self._give_up(name, uid, line, creating)
             raise
 
     async def _create(self, pod: dict[str, object]) -> None:
@@ -239,8 +242,10 @@ class KubernetesLauncher:
                     ) from refused
             await asyncio.sleep(pauses.pop(0))
 
-    async def _give_up(self, name: str, uid: int, line: Line | None) -> None:
-        self.discard(name, uid)
+    async def _give_up(
+        self, name: str, uid: int, line: Line | None, creating: asyncio.Task[None] | None = None
+    ) -> None:
+        self._house.discard(name, uid, self.pods, creating)
         if line is not None:
             await line.close()
 
@@ -265,20 +270,30 @@ class House:
         self.users: set[int] = set()
         self.own_users = False
         """Whether the cluster gives pods a user namespace."""
+        self.names: set[str] = set()
+        """Pods that are there, or are being made or thrown away; any other under this runner's name is a stray."""
         self.left: set[str] = set()
         """Pods whose deletion the API server has not taken."""
         self._leaving: dict[str, asyncio.Task[None]] = {}
 
-    def discard(self, name: str, uid: int, pods: Pods) -> None:
-        """Delete a pod, in the background."""
+    def discard(self, name: str, uid: int, pods: Pods, creating: asyncio.Task[None] | None = None) -> None:
+        """Delete a pod, in the background; not before its creation was answered, or it would come after its end."""
         self.users.discard(uid)
-        leaving = self._leaving[name] = asyncio.create_task(self.delete(name), name="pod-delete")
+        leaving = self._leaving[name] = asyncio.create_task(self._leave(name, creating), name="pod-delete")
 
         def done(_: asyncio.Task[None]) -> None:
             self._leaving.pop(name, None)
+            self.names.discard(name)
             pods.forget(name)
 
         leaving.add_done_callback(done)
+
+    async def _leave(self, name: str, creating: asyncio.Task[None] | None) -> None:
+        if creating is not None:
+            await asyncio.wait({creating})
+            if not creating.cancelled():
+                creating.exception()  # whoever asked for it has been told, or has gone
+        await self.delete(name)
 
     async def delete(self, name: str) -> None:
         """Delete a pod without grace; one that is gone is fine."""

@@ -6,11 +6,13 @@ Against the cluster of `cluster.py`, which says what that proves and what it doe
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import shutil
 import signal
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -379,6 +381,19 @@ async def test_a_lease_is_renewed_and_taken_again_when_somebody_deletes_it(
     assert there.leases() == {}
 
 
+async def test_a_pod_that_was_made_although_no_answer_came_is_found_and_removed(
+    there: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes_keeper, "RENEW_SECONDS", 0.1)
+    async with opened(there) as backend:
+        await backend.warm()
+        (pod,) = there.pods()
+        stray = copy.deepcopy(pod)
+        stray["metadata"]["name"] = "stray"
+        there.put("pods", stray)
+        await until(lambda: [one["metadata"]["name"] for one in there.pods()] == waiting(backend))
+
+
 # The cluster's faults.
 
 
@@ -608,6 +623,31 @@ async def test_the_doctor_s_command_tries_a_cluster(
     found = json.loads(capsys.readouterr().out)
     assert (status, found["available"]) == (0, True)
     assert {"memory", "network", "system calls"} <= {control["name"] for control in found["controls"]}
+
+
+async def test_the_service_runs_over_a_cluster_and_leaves_nothing_when_it_is_told_to_end(
+    there: Cluster,
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "atelier_runner", "serve", "--listen", "127.0.0.1:0", "--pool", "1", "--carrier", url(there),
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    ready = (await process.stdout.readline()).decode()
+    address = ready.removeprefix("The runner is ready: ").strip()
+    with await asyncio.to_thread(urllib.request.urlopen, f"{address}/v1/doctor") as answer:
+        found = json.load(answer)
+    assert found["available"]
+    assert {language["name"] for language in found["languages"] if language["version"]} >= {
+        "python",
+        "bash",
+        "c",
+    }
+    assert there.leases()
+    process.terminate()
+    assert await process.wait() == 0
+    assert there.pods() == []
+    assert there.leases() == {}
 
 
 @pytest.mark.parametrize(
