@@ -19,7 +19,7 @@ from atelier_runner.docker_engine import Engine
 from atelier_runner.images import described
 from atelier_runner.kubernetes_api import Where
 from atelier_runner.kubernetes_carrier import Options
-from tests.cluster import Cluster, cluster
+from tests.cluster import PROTOCOLS, Cluster, cluster, manifest
 
 Open = Callable[..., AbstractAsyncContextManager[Backend]]
 CARRIERS = [
@@ -29,7 +29,7 @@ CARRIERS = [
 ]
 
 
-WHOLE = ("test_conformance", "test_kubernetes")
+WHOLE = ("test_conformance",)
 """What meets the Kubernetes carrier in full."""
 SHARE = 8
 """Of the other tests of all carriers, one in so many does."""
@@ -85,6 +85,19 @@ def kubernetes_cluster(docker_socket: str, tmp_path_factory: pytest.TempPathFact
         (folder / "images.json").write_text(json.dumps(described(engine)))
         engine.close()
         yield started
+
+
+@pytest.fixture
+def there(kubernetes_cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster, without what a test did to it."""
+    yield kubernetes_cluster
+    kubernetes_cluster.refuse = lambda _method, _path: None
+    kubernetes_cluster.quota = {}
+    kubernetes_cluster.policies = [manifest("NetworkPolicy")]
+    kubernetes_cluster.rules = manifest("Role")["rules"]
+    kubernetes_cluster.protocols = PROTOCOLS
+    kubernetes_cluster.node.schedule_seconds = 0.0
+    kubernetes_cluster.node.unschedulable = ""
 
 
 def way_in(cluster: Cluster, **options: Any) -> tuple[Where, Options]:
