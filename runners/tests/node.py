@@ -100,7 +100,8 @@ class Node:
     async def drop(self, name: str) -> None:
         """Kill a pod's container."""
         if (task := self._tasks.get(name)) is not None:
-            task.cancel()
+            if not task.cancelling():  # a second time would keep it from removing the container
+                task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     async def close(self) -> None:
