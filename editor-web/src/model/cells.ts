@@ -27,6 +27,8 @@ export class Cells {
   /** Cells of which only that they were there has been read. */
   readonly unread = signal<ReadonlySet<string>>(new Set());
 
+  private sending: Promise<unknown> = Promise.resolve();
+
   constructor(private readonly session: string) {}
 
   private url(rest = ""): string {
@@ -37,7 +39,14 @@ export class Cells {
     return this.url(`/cells/${cell}/files/${number}`);
   }
 
-  async send(cells: readonly NewCell[]): Promise<boolean> {
+  /** Sends cells after all that were sent from here before: two requests at once could overtake each other. */
+  send(cells: readonly NewCell[]): Promise<boolean> {
+    const sent = this.sending.then(() => this.post(cells));
+    this.sending = sent;
+    return sent;
+  }
+
+  private async post(cells: readonly NewCell[]): Promise<boolean> {
     try {
       for (let from = 0; from < cells.length; from += 50) {
         const { items } = await call<{ items: Cell[] }>("POST", this.url("/cells"), { cells: cells.slice(from, from + 50) });

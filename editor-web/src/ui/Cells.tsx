@@ -227,12 +227,23 @@ function Page({ address, label, mine }: { address: string; label: string; mine: 
 
 function Input({ shell, cell }: { shell: Shell; cell: Cell }) {
   const [text, setText] = useState("");
-  const [asked, setAsked] = useState(false);
+  const [late, setLate] = useState(false);
+  const [wanted, setWanted] = useState(false);
   useEffect(() => {
-    const timer = setTimeout(() => setAsked(true), 700); // most cells have ended by then
+    const timer = setTimeout(() => setLate(true), 500); // most cells have ended by then
     return () => clearTimeout(timer);
   }, []);
-  if (!asked) return null;
+  if (!late) return null;
+  // A line that was printed and not ended is a question.
+  const last = shell.cells.events.value.get(cell.id)?.at(-1);
+  const asks = last?.type === "stdout" && !String(last.data["data"] ?? "\n").endsWith("\n");
+  if (!asks && !wanted) {
+    return (
+      <button type="button" class="place cell-wants" onClick={() => setWanted(true)}>
+        Type input
+      </button>
+    );
+  }
   return (
     <form
       class="cell-input"

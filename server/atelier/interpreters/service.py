@@ -104,8 +104,12 @@ class Interpreters:
             await queries.add(db, session_id, now, rows)
             await queries.clear(db, session_id, keep=2 * _LIST)
             added = await queries.unfinished(db, session_id, batch)
-        await self._ensure(caller.user_id, session_id)
-        await publish(self._services, session_id, "cell.queued", {"cells": [in_event(row) for row in added]})
+        try:
+            await publish(
+                self._services, session_id, "cell.queued", {"cells": [in_event(row) for row in added]}
+            )
+        finally:
+            await self._ensure(caller.user_id, session_id)
         return [Cell.model_validate(dict(row)) for row in added]
 
     def _refuse_if_full(self, waiting: int, *, new: bool) -> None:

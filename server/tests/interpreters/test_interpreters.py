@@ -149,11 +149,7 @@ async def test_events_tell_everyone_as_it_happens(world: World) -> None:
         types = [event["type"] for event in seen if not event["type"].startswith("presence")]
         assert types[0] == "cell.queued"
         stored = [type_ for type_ in types if type_ != "cell.event"]
-        assert [type_ for type_ in stored if type_ != "cell.queued"] == [
-            "interpreter.started",
-            "cell.started",
-            "cell.ended",
-        ]
+        assert stored == ["cell.queued", "interpreter.started", "cell.started", "cell.ended"]
         told = [event["data"] for event in seen if event["type"] == "cell.event"]
         assert "".join(t["data"]["data"] for t in told if t["type"] == "stdout") == "hello\n"
         assert [t["data"]["data"] for t in told if t["type"] == "value"] == ["42"]
@@ -405,3 +401,17 @@ async def test_one_process_holds_it_and_all_use_it(
     finally:
         for server in servers:
             await server.end(signal.SIGTERM)
+
+
+async def test_it_ends_with_its_session(world: World) -> None:
+    async def kept() -> bool:
+        return "atelier_interpreters_kept 1.0" in (await world.http.get(f"{world.server.url}/metrics")).text
+
+    await run(world, "x = 1")
+    assert await kept()
+    answer = await world.call("Ada", "DELETE", f"/sessions/{world.session}")
+    assert answer.is_success, answer.text
+    end = asyncio.get_running_loop().time() + 20
+    while await kept():
+        assert asyncio.get_running_loop().time() < end
+        await asyncio.sleep(0.2)
