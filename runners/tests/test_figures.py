@@ -17,6 +17,7 @@ from atelier_runner import Backend, Collect, Limits, Spec, open_local
 from atelier_runner.languages import find_tools
 
 from .finished import collected
+from .kept import Kept
 
 LIMITS = Limits(wall_seconds=30, cpu_seconds=20, memory_mb=512, processes=64, disk_mb=64)
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -96,3 +97,30 @@ async def test_plotly_shows_a_page_that_needs_nothing_else(backend: Backend) -> 
     page = files[".atelier/figures/001.html"] or b""
     assert len(page) > 1_000_000
     assert len(re.findall(rb'Plotly\.newPlot\(\s*"', page)) == 2
+
+
+async def test_each_cell_shows_a_page_that_is_whole(backend: Backend) -> None:
+    laid = {"plotly/__init__.py": b"", "plotly/io/__init__.py": IO, "plotly/io/_renderers.py": RENDERERS}
+    kept = await Kept.begin(backend, limits=LIMITS, files=laid)
+    for _ in range(2):
+        shown = kept.values[(await kept.cell(SHOW)).cell]
+        assert [(value.role, value.media_type) for value in shown] == [("display", "text/html")]
+        assert shown[0].data.endswith(b"<p>1 True</p>\n<p>2 False</p>\n")
+    await kept.close()
+
+
+@needs("matplotlib")
+async def test_a_cell_shows_its_open_figures_at_its_end_once(backend: Backend) -> None:
+    kept = await Kept.begin(backend, limits=LIMITS)
+    for code, texts in (
+        ("import matplotlib.pyplot as plt\nfig, axes = plt.subplots()\naxes.plot([1, 2])\nfig", 1),
+        ("plt.plot([1, 2])\nplt.show();", 0),
+        ("from matplotlib.figure import Figure\nalone = Figure()\nalone.subplots().plot([2, 1])\nalone", 1),
+    ):
+        shown = kept.values[(await kept.cell(code, seconds=40)).cell]
+        pictures = [value.data for value in shown if value.media_type == "image/png"]
+        assert len(pictures) == 1, shown
+        assert pictures[0].startswith(b"\x89PNG")
+        assert len(shown) == 1 + texts
+    assert not kept.values[(await kept.cell("None")).cell]
+    await kept.close()

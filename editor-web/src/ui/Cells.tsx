@@ -114,6 +114,7 @@ function Entry({ shell, cell, before }: EntryProps) {
   const events = cells.events.value.get(cell.id);
   const by = cell.user_name ?? "Somebody";
   const fresh = cell.life !== null && before?.life != null && before.life !== cell.life;
+  const ahead = cell.status === "queued" ? cells.waiting.value.findIndex(({ id }) => id === cell.id) + (cells.running.value === null ? 0 : 1) : 0;
   const place = cell.path !== null && cell.line !== null;
   const name = cell.number !== null ? `[${cell.number}]` : cell.status === "queued" ? "waits" : "–";
   return (
@@ -125,6 +126,7 @@ function Entry({ shell, cell, before }: EntryProps) {
           <button type="button" class="cell-title" aria-expanded={opened} title={opened ? "Hide the code" : "Show the code"} onClick={() => setOpened(!opened)}>
             {titleOf(cell.code)}
           </button>
+          {ahead > 0 && <span class="quiet">{ahead} before it</span>}
           {place && (
             <button type="button" class="place cell-place" onClick={() => shell.open(cell.path as string, cell.line as number)}>
               {(cell.path as string).split("/").pop()}:{cell.line}

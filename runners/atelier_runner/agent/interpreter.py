@@ -393,8 +393,9 @@ class Interpreter:
     def rich(self, value: object) -> tuple | None:
         """Return the media type and the bytes of the richest form of a value."""
         if type(value).__module__ == "matplotlib.figure" and hasattr(value, "savefig"):
-            pyplot = sys.modules.get("matplotlib.pyplot")
-            if pyplot is not None and value in map(pyplot.figure, pyplot.get_fignums()):
+            known = sys.modules.get("matplotlib._pylab_helpers")
+            managers = [] if known is None else known.Gcf.get_all_fig_managers()
+            if any(manager.canvas.figure is value for manager in managers):
                 return None  # it is shown at the end of the cell
             picture = io.BytesIO()
             value.savefig(picture, format="png", dpi=144, bbox_inches="tight")

@@ -30,9 +30,9 @@ def teach_plotly(module):
         def render(self, fig_dict):
             from plotly.io import to_html
 
-            first = not page
+            first = not page or not os.path.exists(page[0])  # a cell's page is taken away once it is shown
             if first:
-                page.append(new_figure(".html"))
+                page[:] = [new_figure(".html")]
             part = to_html(
                 fig_dict, include_plotlyjs=first, full_html=False, validate=False, config={"responsive": True}
             )
