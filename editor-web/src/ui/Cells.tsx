@@ -163,22 +163,27 @@ function Entry({ shell, cell, before }: EntryProps) {
 
 /** What a cell printed and showed, in its order: text together, everything else by itself. */
 function Shown({ shell, cell, events }: { shell: Shell; cell: Cell; events: readonly CellEvent[] }) {
-  const parts: ({ kind: "text"; key: number; chunks: Chunk[] } | { kind: "value"; key: number; event: CellEvent })[] = [];
+  const parts: ({ kind: "text"; key: number; chunks: Chunk[] } | { kind: "value" | "note"; key: number; event: CellEvent })[] = [];
   for (const event of events) {
-    if (event.type === "value") {
-      if (event.data["instead"] !== true) parts.push({ kind: "value", key: event.seq, event });
+    if (event.type === "value" || event.type === "note") {
+      if (event.data["instead"] !== true) parts.push({ kind: event.type, key: event.seq, event });
       continue;
     }
-    const stream = event.type === "note" ? "stderr" : event.type;
-    const data = event.type === "note" ? `${String(event.data["data"])}\n` : String(event.data["data"] ?? "");
+    const chunk = { seq: event.seq, stream: event.type, data: String(event.data["data"] ?? "") };
     const last = parts.at(-1);
-    if (last?.kind === "text") last.chunks.push({ seq: event.seq, stream, data });
-    else parts.push({ kind: "text", key: event.seq, chunks: [{ seq: event.seq, stream, data }] });
+    if (last?.kind === "text") last.chunks.push(chunk);
+    else parts.push({ kind: "text", key: event.seq, chunks: [chunk] });
   }
   return (
     <>
       {parts.map((part) =>
-        part.kind === "text" ? <Lines key={part.key} shell={shell} chunks={part.chunks} /> : <Value key={part.key} shell={shell} cell={cell} event={part.event} />,
+        part.kind === "text" ? (
+          <Lines key={part.key} shell={shell} chunks={part.chunks} />
+        ) : part.kind === "note" ? (
+          <p key={part.key} class="run-end">{String(part.event.data["data"])}</p>
+        ) : (
+          <Value key={part.key} shell={shell} cell={cell} event={part.event} />
+        ),
       )}
     </>
   );

@@ -21,11 +21,20 @@ class CellRecorder(Recorder):
     def __init__(self, services: Services, session_id: str, cell_id: str) -> None:
         super().__init__(services, session_id, cell_id)
         self._files = 0
+        self._room = services.limits.cell_output_bytes
+        """For values that are text: they are kept like what is printed."""
 
     async def value(self, role: str, media_type: str, data: bytes, *, instead: bool) -> None:
         """Add a value; what is more than text is kept as a file."""
         told: dict[str, Any] = {"role": role, "media_type": media_type}
         if media_type == TEXT:
+            if len(data) > self._room:
+                if self._room >= 0:
+                    self._room = -1
+                    note = "Further values are not kept: a cell shows as much text as it may print."
+                    await self.say("note", {"data": note})
+                return
+            self._room -= len(data)
             told["data"] = data.decode(errors="replace")
             if instead:
                 told["instead"] = True

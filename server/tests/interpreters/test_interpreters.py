@@ -172,6 +172,12 @@ async def test_rich_values_are_files_that_run_as_nobody(world: World) -> None:
     assert answer.json()["items"] == long["events"]
 
 
+async def test_text_that_is_shown_is_bounded_too(world: World) -> None:
+    cell = await run(world, "for n in range(40): display('x' * 20_000)\nx = 1\nx")
+    assert 200_000 < len(text(cell)) <= 256 * 1024
+    assert text(cell, "note").startswith("Further values are not kept")
+
+
 async def test_stop_interrupts_what_runs_and_takes_out_what_waits(world: World) -> None:
     running = (await send(world, "import time\nn = 5\nprint('up')\ntime.sleep(60)"))[0]
     waiting, other = (await send(world, "1"))[0], (await send(world, "n", who="Bob"))[0]
