@@ -128,7 +128,9 @@ class Held:
             life = self._life
             assert life is not None
             life.recorders[life.count + 1] = life.last = recorder
-            await life.exchange.used_by(life.run, author, may_edit=may_edit)
+            await life.exchange.admit(life.run, author.display_name, may_edit=may_edit)
+            life.exchange.author = author
+            await life.exchange.bring(life.run)
         except AtelierError as error:
             detail = f"{error.detail} {error.next_step}".strip()
             await self._finish(cell, "queued", "skipped", detail)

@@ -32,8 +32,9 @@ class Exchange:
     ) -> None:  # fmt: skip
         self._services, self._session_id, self._say = services, session_id, say
         self._changes = Changes(services, session_id)
-        self._author = author
-        self._writes_back = may_edit
+        self.author = author
+        """Who used it last: what is written from then on is theirs."""
+        self.writes_back = may_edit
         self._written: dict[str, bytes | None] = {}
         self._going = True
         self._looking = asyncio.Lock()
@@ -59,12 +60,14 @@ class Exchange:
         """Return all files, to begin with."""
         return {path: data for path, data in (await self._changes.take()).items() if data is not None}
 
-    async def used_by(self, run: str, author: Caller, *, may_edit: bool) -> None:
-        """Say who uses it from now on, and bring it what has changed in the session."""
-        if not may_edit and self._writes_back:
+    async def admit(self, run: str, name: str, *, may_edit: bool) -> None:
+        """Let somebody use it; where they may not edit, nothing comes back from here on."""
+        if not may_edit and self.writes_back:
             await self.look(run)  # what editors have written is theirs still
-            await self._keep_to_itself(f"{author.display_name} may run but not edit")
-        self._author = author
+            await self._keep_to_itself(f"{name} may run but not edit")
+
+    async def bring(self, run: str) -> None:
+        """Give it what has changed in the session, once what it has written itself is there."""
         if not self._changes.waiting:
             return
         await self.look(run)
@@ -78,7 +81,7 @@ class Exchange:
 
     async def look(self, run: str) -> None:
         """Fetch what was written, and wait until it is in the session."""
-        if not self._writes_back or not self._going:
+        if not self.writes_back or not self._going:
             return
         async with self._looking:
             self._looked.clear()
@@ -105,15 +108,15 @@ class Exchange:
 
     async def _write_back(self) -> None:
         files, self._written = self._written, {}
-        if not files or not self._writes_back:
+        if not files or not self.writes_back:
             return
         try:
             async with self._turn:
                 given = self._changes.given
-                done = await write_back(self._services, self._author, self._session_id, given, files)
+                done = await write_back(self._services, self.author, self._session_id, given, files)
                 await self._changes.wrote(files, done.places)
         except (Forbidden, NotFound):
-            await self._keep_to_itself(f"{self._author.display_name} may not edit any more")
+            await self._keep_to_itself(f"{self.author.display_name} may not edit any more")
         except Unavailable as error:
             logger.warning("files of a sandbox wait", session=self._session_id, code=error.code)
             self._written = {**files, **self._written}  # tried again at the next look
@@ -125,5 +128,5 @@ class Exchange:
                 await self._say(f"{item.path} is not in the session: {item.reason}")
 
     async def _keep_to_itself(self, why: str) -> None:
-        self._writes_back = False
+        self.writes_back = False
         await self._say(f"What is written here from now on stays here: {why}")

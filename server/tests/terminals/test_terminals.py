@@ -251,7 +251,7 @@ async def test_who_may_run_but_not_edit_changes_nothing_in_the_session(world: Wo
         await ada.type("echo by Ada > ada.txt\n")
         await ada.until("ada.txt\r\n")
         await rik.type("echo bad > main.py; echo by Rik > rik.txt\n")
-        await ada.until("stays in this terminal: Rik may run but not edit")
+        await ada.until("stays here: Rik may run but not edit")
         await ada.type("echo later > later.txt; cat rik.txt\n")
         await ada.until("by Rik\r\n")
         await until_text(world, "ada.txt", "by Ada\n")
