@@ -19,6 +19,7 @@ export function Cells({ shell }: { shell: Shell }) {
   const list = cells.list.value;
   const scroller = useRef<HTMLDivElement>(null);
   const stuck = useRef(true);
+  const seen = useRef(0);
   // Whatever grows (a line, a picture, a page) keeps the end in view, for who was there.
   useEffect(() => {
     const element = scroller.current;
@@ -40,7 +41,10 @@ export function Cells({ shell }: { shell: Shell }) {
         aria-label="Cells and what they show"
         onScroll={(event) => {
           const element = event.currentTarget;
-          stuck.current = element.scrollHeight - element.scrollTop - element.clientHeight < 24;
+          // Only who goes up leaves the end: what has grown meanwhile is not their doing.
+          if (element.scrollHeight - element.scrollTop - element.clientHeight < 24) stuck.current = true;
+          else if (element.scrollTop < seen.current) stuck.current = false;
+          seen.current = element.scrollTop;
         }}
       >
         {list.length === 0 && <Empty shell={shell} />}
