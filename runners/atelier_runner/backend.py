@@ -81,6 +81,10 @@ class Backend:
         """Say how many sandboxes wait, started, what memory they hold, and how many runs found one."""
         return await self._carrier.idle()
 
+    def kept(self) -> tuple[int, int]:
+        """Say how many environments of installed packages there are, and how many bytes they have."""
+        return (0, 0) if self._environments is None else self._environments.kept
+
     async def warm(self) -> None:
         """Wait until as many sandboxes wait as are meant to."""
         await self._carrier.warm()
@@ -132,12 +136,12 @@ class Backend:
                 f"{MOST_RUNS} programs run at once already.", hint="Try again in a moment."
             )
         held: Held | None = None
-        if spec.packages and self._environments is None:
-            raise SandboxUnavailable(
-                "Packages cannot be installed here: this runner's sandboxes have no folder in common.",
-                hint="Remove requirements.txt or package.json, or put the packages into the language's image.",
-            )
-        if spec.packages and self._environments is not None:
+        if spec.packages:
+            if self._environments is None:
+                raise SandboxUnavailable(
+                    "Packages cannot be installed here: this runner's sandboxes have no folder in common.",
+                    hint="Remove requirements.txt or package.json, or put the packages into the language's image.",
+                )
             held = await self._environments.find(spec.packages)
             if held is None:
                 return self._add(self._prepare(spec, language, self._environments), None, None)

@@ -177,7 +177,7 @@ async def open_docker(
             {name: (labels[TOOL_LABEL], labels[VERSION_LABEL]) for name, (_, labels) in images.items()}
         )
         kept, outward = environments or EnvironmentOptions(), outward or Outward()
-        store = stack.enter_context(open_store(kept.folder, kept.all_mb))
+        store = await asyncio.to_thread(stack.enter_context, open_store(kept.folder, kept.all_mb))
         recipe = Recipe(identity(), runtime, marshal.dumps(inside(agent)), read_groups, str(store.shelf))
         budget = Budget(pool_languages * max(pool_size, pool_most), pool_memory_mb * MIB)
         carrier = DockerCarrier(

@@ -167,7 +167,8 @@ async def open_local(
             else:  # the only Python lies where nobody else may look: sandboxes stay this process's user
                 dedicated, spare = False, None
         kept, outward = environments or EnvironmentOptions(), outward or Outward()
-        store = stack.enter_context(open_store(_reached(kept.folder, spare is not None), kept.all_mb))
+        opening = open_store(_reached(kept.folder, spare is not None), kept.all_mb)
+        store = await asyncio.to_thread(stack.enter_context, opening)
         architecture = seccomp.machine()
         shown = await asyncio.to_thread(staging.lay_out, folder, tools["python3"].here, agent)
         setup = Setup(

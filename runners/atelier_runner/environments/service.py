@@ -76,6 +76,11 @@ class Environments:
         self._laying = asyncio.Lock()
         self._after: set[asyncio.Task[None]] = set()
 
+    @property
+    def kept(self) -> tuple[int, int]:
+        """How many there are, and their bytes."""
+        return self._store.size
+
     async def find(self, wanted: Sequence[Packages]) -> Held | None:
         """Return what is wanted if all of it is there.
 

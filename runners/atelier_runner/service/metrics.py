@@ -26,6 +26,8 @@ NETWORK_BYTES = Gauge("atelier_runner_network_bytes", "Bytes carried for program
 NETWORK_REFUSED = Gauge(
     "atelier_runner_network_refused", "Connections of programs that were refused since the start", ["why"]
 )
+ENVIRONMENTS = Gauge("atelier_runner_environments", "Environments of installed packages that are kept")
+ENVIRONMENTS_BYTES = Gauge("atelier_runner_environments_bytes", "Bytes of the environments that are kept")
 POOL = Gauge("atelier_runner_pool_sandboxes", "Sandboxes that wait, started")
 POOL_WANTED = Gauge("atelier_runner_pool_wanted", "Sandboxes that are meant to wait, by what is asked for")
 POOL_MEMORY = Gauge(
@@ -43,6 +45,9 @@ async def collect(runs: HostedRuns, options: Options) -> None:
     NETWORK_BYTES.set(outward.carried)
     for why, count in outward.refused.items():
         NETWORK_REFUSED.labels(why).set(count)
+    kept, size = runs.backend.kept()
+    ENVIRONMENTS.set(kept)
+    ENVIRONMENTS_BYTES.set(size)
     idle = await runs.backend.idle()
     POOL.set(idle.sandboxes)
     POOL_WANTED.set(idle.wanted)
