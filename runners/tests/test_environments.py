@@ -653,6 +653,24 @@ async def test_a_terminal_opens_also_when_packages_cannot_be_installed(
     assert b"\n" not in shown.replace(b"\r\n", b"")
 
 
+async def test_ctrl_c_in_a_terminal_begins_without_the_packages(backend: Backend, index: Index) -> None:
+    index.silent.add("unhurried")
+    packages = (Packages("python", ("unhurried",)),)
+    run = await backend.start(Spec("python", "", {}, LIMITS, terminal=Window(80, 24), packages=packages))
+    shown = b""
+    async for event in backend.events(run):
+        if isinstance(event, Output):
+            shown += event.data
+            if shown.endswith("Installing 1 package…\r\n".encode()):
+                await backend.resize(run, Window(100, 30))
+                await backend.write(run, b"\3")
+            elif shown.endswith(b">>> "):
+                await backend.write(run, b"import os; exit(os.get_terminal_size().columns)\r")
+        elif isinstance(event, Exited):
+            assert event.code == 100
+    assert b"Nothing was installed." in shown
+
+
 async def test_what_is_typed_and_brought_meanwhile_is_the_programs(backend: Backend, index: Index) -> None:
     index.wheel("typed", "1.0", {"typed.py": ""})
     run = await backend.start(
