@@ -42,7 +42,7 @@ def url(cluster: Cluster, more: str = "") -> str:
 @asynccontextmanager
 async def opened(cluster: Cluster, *, pool_size: int = 1, **more: Any) -> AsyncIterator[Backend]:
     async with open_kubernetes(
-        where(cluster), options(cluster, **more), limits=LIMITS, pool_size=pool_size
+        where(cluster), options(cluster, **more), limits=LIMITS, pool_size=pool_size, pool_most=pool_size
     ) as backend:
         yield backend
 

@@ -141,7 +141,7 @@ KILLED = """
 import asyncio, sys
 from atelier_runner import Output, Spec, open_backend
 async def main():
-    async with open_backend(sys.argv[1], pool_size=1) as backend:
+    async with open_backend(sys.argv[1], pool_size=1, pool_most=1) as backend:
         await backend.warm()
         run = await backend.start(Spec("python", "m.py", {"m.py": b"import time; print(1, flush=True); time.sleep(600)"}))
         async for event in backend.events(run):

@@ -170,7 +170,7 @@ class RedisLog:
                     self._mine.update(zip(job.nonces, job.edits, strict=True))
                 try:
                     # The listeners hear of everything that comes through here after `follow`.
-                    await self._begun(followed)
+                    await self._begun(document)
                 except Unavailable as error:
                     self._refuse(group, error)
                     continue
@@ -265,6 +265,7 @@ class RedisLog:
             end_listening()
             if not self._followers.has(document) and self._followed.get(document) is left:
                 del self._followed[document]
+                left.begun.set()  # nobody waits for it any more
                 left.end()
                 for job in left.written:
                     self._done(job)
@@ -362,10 +363,12 @@ class RedisLog:
 
         self._start(insist(), f"log {followed.document}")
 
-    async def _begun(self, followed: _Followed) -> None:
+    async def _begun(self, document: str) -> None:
+        """Wait until whoever follows a document here hears of it."""
         try:
             async with asyncio.timeout(_ANSWER_SECONDS):
-                await followed.begun.wait()
+                while (found := self._followed.get(document)) is not None and not found.begun.is_set():
+                    await found.begun.wait()
         except TimeoutError as error:
             raise unavailable(error) from error
 
@@ -373,9 +376,7 @@ class RedisLog:
 
     async def read(self, document: str) -> Stored:
         """Return the newest snapshot and what came after it."""
-        followed = self._followed.get(document)
-        if followed is not None:
-            await self._begun(followed)
+        await self._begun(document)
         rows = await self._stream_after(document, 0)
         stored = await self._archive.read(document)
         return Stored(stored.snapshot, _joined(stored.tail, rows, stored.snapshot.position))

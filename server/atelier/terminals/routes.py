@@ -157,7 +157,7 @@ class _Seat:
             if said != (state := screen.state()):
                 said = state
                 await self._say({"type": "state", **state})
-            if screen.ended is not None and viewer.place >= screen.tape.end:
+            if said["ended"] is not None and viewer.place >= screen.tape.end:
                 await self._socket.close(1000, "ended")
                 return
             await viewer.ready.wait()

@@ -183,10 +183,10 @@ async def test_a_signal_reaches_the_program_and_what_it_started(sandbox: Sandbox
 
 
 async def test_a_signal_that_ends_it_is_its_reason_and_an_unknown_one_is_refused(sandbox: Sandbox) -> None:
-    run = await start(sandbox, spec("import time; print('on', flush=True); time.sleep(60)", stdin=None))
+    run = await start(sandbox, spec("import os, time; os.write(1, b'on'); time.sleep(60)", stdin=None))
     last: Event | None = None
     async for event in sandbox.events(run):
-        if isinstance(event, Output):
+        if isinstance(event, Output):  # one, as it is one write
             with pytest.raises(AtelierError) as refused:
                 await sandbox.signal(run, "RTMIN")
             assert refused.value.code == "signal_unknown"
