@@ -146,6 +146,7 @@ async def main():
         run = await backend.start(Spec("python", "m.py", {"m.py": b"import time; print(1, flush=True); time.sleep(600)"}))
         async for event in backend.events(run):
             if isinstance(event, Output):
+                await backend.warm()
                 print(backend._carrier._recipe.runner, flush=True)
 asyncio.run(main())
 """
