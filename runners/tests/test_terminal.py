@@ -103,6 +103,7 @@ async def test_ctrl_c_interrupts_the_program_and_not_the_shell(backend: Backend)
     await screen.until(b"up\r\n")
     await screen.type(b"\x03")
     await screen.until(b"^C")
+    await screen.until(b"$ ")
     await screen.type(b"echo still he''re\n")
     await screen.until(b"still here")
 

@@ -72,4 +72,5 @@ def test_an_owner_finds_it_from_a_run_that_failed(
     page.keyboard.press("Escape")
     expect(page.get_by_role("button", name="Internet", exact=True)).to_be_visible()
     page.get_by_role("button", name="Run", exact=True).first.click()
-    expect(page.get_by_text("Atelier: There is no host inside.example").first).to_be_visible(timeout=30_000)
+    said = page.get_by_text("Atelier: There is no host inside.example").locator("visible=true")
+    expect(said.first).to_be_visible(timeout=30_000)
