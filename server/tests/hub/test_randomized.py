@@ -33,7 +33,7 @@ from .places import Place, embedded, several
 from .python_peer import PythonPeer
 
 pytestmark = pytest.mark.node
-FIXED = [1, 2, 3]
+FIXED = [1, 2]
 STEPS = 60
 PEOPLE = [("Ada", "y-websocket"), ("Ada", "hocuspocus"), ("Bob", "y-websocket"), ("Bob", "hocuspocus")]
 # Not both in one schedule: what comes out of order leaves yrs with structs that it does not always look at again.
