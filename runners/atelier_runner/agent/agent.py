@@ -335,6 +335,7 @@ def become_interpreter(spec: dict, specs: int, control: int, nothing: int) -> No
 def main() -> None:
     """Serve one program. In the forked child this returns when a Python program has ended."""
     module = sys.argv[1] if len(sys.argv) > 1 else ""
+    compile("print(1)", "", "exec")  # what the compiler does once, it has done before there is a program
     os.umask(0o022)
     stdin_read, stdin = os.pipe()
     stdout, stdout_write = os.pipe()
