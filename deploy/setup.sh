@@ -54,7 +54,7 @@ case "$1" in
       need "Compilers and interpreters" "The tests of languages need them." gcc libc6-dev g++ lua5.4 php-cli ruby sqlite3
       break
     done
-    /usr/bin/python3 -c 'import matplotlib, plotly' 2>/dev/null || need "matplotlib and plotly" "The tests of figures need them." python3-matplotlib python3-plotly
+    /usr/bin/python3 -c 'import matplotlib, pandas, plotly' 2>/dev/null || need "matplotlib, pandas and plotly" "The tests of figures and of what is imported beforehand need them." python3-matplotlib python3-pandas python3-plotly
     PATH=$PATH:/usr/sbin command -v nginx >/dev/null || need "nginx" "The test of several processes behind a proxy needs it." nginx-light
     if [ "$(id -u)" = 0 ]; then # an engine of the tests' own needs root
       for tool in dockerd docker debootstrap; do

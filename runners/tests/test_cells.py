@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import AsyncIterator
@@ -69,11 +68,12 @@ async def test_it_may_await_at_the_top_and_tasks_go_on_with_the_next_cell_that_d
     )
     await kept.cell("async def later():\n    await asyncio.sleep(0.05)\n    print('from two')\n")
     begun = await kept.cell("task = asyncio.create_task(later()); await asyncio.sleep(0)")
-    assert await kept.out("await asyncio.sleep(0.2)\nprint('from four')") == "from four\n"
+    assert await kept.out("await task\nprint('from four')") == "from four\n"
     await kept.until(lambda: kept.text(begun.cell) == "from two\n")
-    number = await kept.send("try:\n    await asyncio.sleep(60)\nfinally:\n    print('cleaned')")
-    await kept.until(lambda: number in kept.began)
-    await asyncio.sleep(0.1)
+    number = await kept.send(
+        "import sys\ntry:\n    print('up', file=sys.stderr)\n    await asyncio.sleep(60)\nfinally:\n    print('cleaned')"
+    )
+    await kept.until(lambda: kept.printed[number, "stderr"] == b"up\n")
     await kept.backend.interrupt(kept.run, number)
     await kept.until(lambda: number in kept.ended)
     assert (kept.ended[number].outcome, kept.text(number)) == (Outcome.INTERRUPTED, "cleaned\n")
@@ -94,11 +94,12 @@ async def test_input_reaches_the_cell_that_asks_and_no_other(kept: Kept) -> None
 
 
 async def test_an_interrupt_ends_the_cell_and_keeps_the_variables(kept: Kept) -> None:
-    number = await kept.send("n = 1\nprint('up')\nwhile True:\n    pass")
+    number = await kept.send("n = 1\nprint('up')\nprint(input())\nwhile True:\n    pass")
     waiting = await kept.send("n + 1")
     await kept.until(lambda: b"up" in kept.printed[number, "stdout"])
     await kept.backend.interrupt(kept.run, waiting)  # it does not run
-    await asyncio.sleep(0.1)
+    await kept.backend.write(kept.run, b"after it\n")
+    await kept.until(lambda: b"after it" in kept.printed[number, "stdout"])
     assert number not in kept.ended
     await kept.backend.interrupt(kept.run, number)
     await kept.until(lambda: waiting in kept.ended)
@@ -109,9 +110,8 @@ async def test_an_interrupt_ends_the_cell_and_keeps_the_variables(kept: Kept) ->
     assert kept.text(waiting) == "2"
     await kept.backend.interrupt(kept.run, number)  # it is over
     assert await kept.out("import subprocess; n") == "1"
-    number = await kept.send("subprocess.run(['sleep', '60'])")
-    await kept.until(lambda: number in kept.began)
-    await asyncio.sleep(0.2)
+    number = await kept.send("subprocess.run('echo up; exec sleep 60', shell=True)")
+    await kept.until(lambda: kept.printed[number, "stdout"] == b"up\n")
     await kept.backend.interrupt(kept.run, number)
     await kept.until(lambda: number in kept.ended, 3)
 
@@ -162,9 +162,10 @@ async def test_what_outlives_its_cell_prints_to_it(kept: Kept) -> None:
         )
     ).cell
     thread = (
-        await kept.cell("threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()")
+        await kept.cell("t = threading.Thread(target=lambda: (time.sleep(0.2), print('thread')))\nt.start()")
     ).cell
-    assert await kept.out("time.sleep(0.6); print('mine')") == "mine\n"
+    assert await kept.out("p.wait(); t.join(); print('mine')") == "mine\n"
+    await kept.until(lambda: bool(kept.text(process) and kept.text(thread)))
     assert (kept.text(process), kept.text(thread)) == ("sub\n", "thread\n")
     assert kept.printed[process, "stderr"] == b"err\n"
 

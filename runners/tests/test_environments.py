@@ -33,6 +33,7 @@ from atelier_runner import (
 )
 
 from .finished import finished
+from .hostile_packages import filled
 
 LIMITS = Limits(
     wall_seconds=20, cpu_seconds=10, memory_mb=256, processes=64, disk_mb=16, output_bytes=400_000
@@ -40,183 +41,6 @@ LIMITS = Limits(
 CARRIERS = ["local", pytest.param("docker", marks=pytest.mark.docker)]
 Open = Callable[..., AbstractAsyncContextManager[Backend]]
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
-
-ECHO = """
-import base64, hashlib, io, zipfile
-
-def build_wheel(directory, config_settings=None, metadata_directory=None):
-    tried = attempt()
-    name, version = NAME, "1.0"
-    with zipfile.ZipFile(f"{directory}/{name}-{version}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{name}.py", f"TRIED = {tried!r}")
-        wheel.writestr(f"{name}-{version}.dist-info/METADATA", f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
-        wheel.writestr(f"{name}-{version}.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr(f"{name}-{version}.dist-info/RECORD", "")
-    return f"{name}-{version}-py3-none-any.whl"
-"""
-"""A build backend that makes a module of what `attempt` returned."""
-
-
-def backend_of(name: str, attempt: str) -> str:
-    return f"NAME = {name!r}\n{ECHO}\n{textwrap.dedent(attempt)}"
-
-
-def filled(index: Index, secret_port: int) -> None:
-    """Put into an index what the tests ask for."""
-    index.wheel(
-        "moo",
-        "1.0",
-        {
-            "moo/__init__.py": "def say(): print('moo 1')\n",
-            "moo-1.0.dist-info/entry_points.txt": "[console_scripts]\nmoo = moo:say\n",
-        },
-    )
-    index.wheel("moo", "2.0", {"moo/__init__.py": "def say(): print('moo 2')\n"})
-    index.wheel("needs-moo", "1.0", {"needs_moo.py": "import moo\n"}, ["moo<2"])
-    index.wheel("large", "1.0", {"large.bin": os.urandom(3 << 20)})
-    index.wheel("shadow", "1.0", {"json/__init__.py": "raise SystemExit('shadowed')\n", "shadow.py": ""})
-    index.wheel(
-        "pathy", "1.0", {"pathy.pth": "import os; os.environ['PATHY'] = str(os.getpid())\n", "pathy.py": ""}
-    )
-    index.wheel("loopy", "1.0", {"loopy.pth": "import sys\nimport sys; exec('while True: pass')\n"})
-    index.wheel("climbing", "1.0", {"../../../../../../tmp/climbed": "x", "climbing.py": ""})
-    index.wheel("rooted", "1.0", {"/tmp/rooted": "x", "rooted.py": ""})
-    index.linked_wheel("linked", "1.0", {"linked/shadow": "/etc/shadow", "linked/up": "../../../../../.."})
-    index.sdist(
-        "curious",
-        "1.0",
-        backend_of(
-            "curious",
-            f"""
-        import os, socket, urllib.request
-        def attempt():
-            tried = {{}}
-            os.environ.pop("NO_PROXY", None); os.environ.pop("no_proxy", None)
-            for name, address in (("secret", ("127.0.0.1", {secret_port})), ("public", ("93.184.215.14", 80)), ("metadata", ("169.254.169.254", 80))):
-                try:
-                    with socket.create_connection(address, 3): tried[name] = "reached"
-                except OSError as error: tried[name] = type(error).__name__
-            for name, url in (("proxied", "http://127.0.0.2:{secret_port}/"), ("named", "http://localhost:{secret_port}/"), ("other", "http://example.com/")):
-                try: tried[name] = urllib.request.urlopen(url, timeout=5).status
-                except Exception as error: tried[name] = str(error)
-            tried["files"] = sorted(os.listdir("/work"))
-            tried["environments"] = os.path.exists("/environments/uv")
-            try: os.listdir("/environments"); tried["listed"] = True
-            except OSError: tried["listed"] = False
-            try: open("/environments/x", "w"); tried["written"] = True
-            except OSError: tried["written"] = False
-            return tried
-        """,
-        ),
-    )
-    index.sdist(
-        "forking",
-        "1.0",
-        backend_of(
-            "forking",
-            """
-        import os, time
-        def attempt():
-            while True:
-                try: os.fork()
-                except OSError: time.sleep(0.01)
-        """,
-        ),
-    )
-    index.sdist(
-        "flooding",
-        "1.0",
-        backend_of(
-            "flooding",
-            """
-        def attempt():
-            with open("/work/flood", "wb") as file:
-                while True: file.write(bytes(1 << 20))
-        """,
-        ),
-    )
-    index.sdist(
-        "shouting",
-        "1.0",
-        backend_of(
-            "shouting",
-            """
-        import sys
-        def attempt():
-            for _ in range(200): sys.stderr.write("\\x1b[31m" + "x" * 99_999 + "\\n")
-            raise SystemExit("it was loud")
-        """,
-        ),
-    )
-    index.sdist(
-        "forging",
-        "1.0",
-        backend_of(
-            "forging",
-            """
-        import os, struct
-        def attempt():
-            # Every process here is this user's: write what looks like the end of the archive into whatever can be opened.
-            end = struct.pack(">BHQ", ord("F"), 14, 1) + b"../../escaped!" + b"x"
-            wrote = 0
-            for process in os.listdir("/proc"):
-                if not process.isdigit() or int(process) == os.getpid(): continue
-                for handle in range(12):
-                    try:
-                        with open(f"/proc/{process}/fd/{handle}", "wb", buffering=0) as file: file.write(end); wrote += 1
-                    except OSError: pass
-            return wrote
-        """,
-        ),
-    )
-    index.sdist(
-        "lasting",
-        "1.0",
-        backend_of(
-            "lasting",
-            """
-        import subprocess
-        def attempt():
-            nothing = subprocess.DEVNULL
-            subprocess.Popen(["sleep", "1000"], start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
-            return "left a daemon"
-        """,
-        ),
-    )
-    index.package(
-        "cow",
-        "1.2.0",
-        {
-            "index.js": "module.exports = () => 'moo'\n",
-            "cli.js": "#!/usr/bin/env node\nconsole.log('cli moo')\n",
-        },
-        bin={"cow": "cli.js"},
-    )
-    index.package(
-        "@herd/calf",
-        "2.0.0",
-        {"index.mjs": "import cow from 'cow'\nexport default () => cow() + '!'\n"},
-        main="index.mjs",
-        dependencies={"cow": "^1.0.0"},
-    )
-    index.package(
-        "after",
-        "1.0.0",
-        {
-            "index.js": "module.exports = require('./tried.json')\n",
-            "install.js": f"""
-        const fs = require('fs'), net = require('net'), tried = {{}}
-        const done = (name, what) => {{ tried[name] = what; fs.writeFileSync('tried.json', JSON.stringify(tried)) }}
-        const socket = net.connect({secret_port}, '127.0.0.1', () => {{ done('secret', 'reached'); process.exit(0) }})
-        socket.on('error', (error) => done('secret', error.code))
-        try {{ fs.writeFileSync('/environments/x', ''); done('written', true) }} catch {{ done('written', false) }}
-        """,
-        },
-        scripts={"postinstall": "node install.js"},
-    )
-    index.package(
-        "broken", "1.0.0", {"index.js": ""}, scripts={"postinstall": "echo this cannot be built; exit 3"}
-    )
 
 
 @pytest.fixture(scope="module")
@@ -279,12 +103,6 @@ def script(name: str, program: str, *wanted: str, language: str = "javascript") 
     return Spec(
         language, name, {name: program.encode()}, LIMITS, stdin=b"", packages=(Packages("node", wanted),)
     )
-
-
-async def needs(backend: Backend, language: str) -> None:
-    """Skip where a language cannot run."""
-    if not (await backend.languages())[language].info.version:
-        pytest.skip(f"no {language} here")
 
 
 async def ran(backend: Backend, spec: Spec) -> tuple[str, str, Exited]:
@@ -356,6 +174,7 @@ async def test_the_standard_library_comes_before_a_package_of_its_name(backend: 
     assert out == "[1]\n"
 
 
+@pytest.mark.language("javascript")
 @pytest.mark.parametrize(
     ("name", "language", "program"),
     [
@@ -371,16 +190,14 @@ async def test_the_standard_library_comes_before_a_package_of_its_name(backend: 
 async def test_javascript_and_typescript_find_their_packages(
     backend: Backend, name: str, language: str, program: str
 ) -> None:
-    await needs(backend, language)
     said, out, result = await ran(
         backend, script(name, program, "@herd/calf@^2.0.0", "cow@1.x", language=language)
     )
     assert (out, result.code) == ("moo!\n", 0), said
 
 
+@pytest.mark.parametrize("backend", ["local"], indirect=True)  # an image has one language
 async def test_a_shell_has_both_and_their_commands(backend: Backend) -> None:
-    if backend._carrier.__class__.__name__ == "DockerCarrier":
-        pytest.skip("an image has one language")
     packages = (Packages("python", ("moo==1.0",)), Packages("node", ("cow@1.x",)))
     spec = Spec(
         "bash",
@@ -402,8 +219,8 @@ async def test_a_run_that_needs_nothing_notices_nothing(backend: Backend, index:
     assert len(index.asked) == asked
 
 
+@pytest.mark.language("javascript")
 async def test_a_session_that_has_its_own_node_modules_keeps_it(backend: Backend) -> None:
-    await needs(backend, "javascript")
     files = {
         "main.cjs": b"console.log(require('cow'))",
         "node_modules/cow/index.js": b"module.exports = 'mine'",
@@ -433,6 +250,7 @@ async def test_what_cannot_be_installed_is_said_in_the_tools_words(
     assert "uv could not install the packages" in result.detail
 
 
+@pytest.mark.language("javascript")
 @pytest.mark.parametrize(
     ("wanted", "words"),
     [
@@ -444,7 +262,6 @@ async def test_what_cannot_be_installed_is_said_in_the_tools_words(
 async def test_what_npm_cannot_install_is_said_in_its_words(
     backend: Backend, wanted: str, words: str
 ) -> None:
-    await needs(backend, "javascript")
     said, _, result = await ran(backend, script("m.js", "", wanted))
     assert result.reason is Reason.ENVIRONMENT
     assert words in said
@@ -488,8 +305,8 @@ async def test_a_build_script_reaches_the_index_and_nothing_else(backend: Backen
     assert secret.asked == []
 
 
+@pytest.mark.language("javascript")
 async def test_postinstall_runs_in_the_sandbox_alone(backend: Backend, secret: Index) -> None:
-    await needs(backend, "javascript")
     said, out, _ = await ran(
         backend, script("m.cjs", "console.log(JSON.stringify(require('after')))", "after@1")
     )

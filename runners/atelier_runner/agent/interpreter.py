@@ -264,9 +264,11 @@ class Interpreter:
             outcome, error = "error", self.describe(raised)
         for stream in (sys.stdout, sys.stderr):
             try:
-                stream.flush()
-            except BaseException:  # it is the cell's, and may be anything
-                pass
+                if stream is not None:
+                    stream.flush()
+            except BaseException as raised:  # it is the cell's, and may be anything
+                if error is None:
+                    outcome, error = "error", self.describe(raised)
         if (
             os.getpid() != self.pid
         ):  # the cell forked, and this is the child: there is nothing after a cell for it
