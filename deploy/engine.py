@@ -11,6 +11,8 @@ process has left is found again. It makes no network interface and no firewall r
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import inspect
 import os
 import select
 import shutil
@@ -167,11 +169,15 @@ def prepare(path: str, languages: Sequence[str] = TESTED) -> None:
 
 def _prepare(path: str, languages: Sequence[str]) -> None:
     docker = ["docker", "-H", f"unix://{path}"]
-    if not subprocess.run([*docker, "images", "-q", BASE], check=True, capture_output=True).stdout:
+    # One that was made otherwise is made anew.
+    made = f"atelier.base={hashlib.sha256(inspect.getsource(_base).encode()).hexdigest()[:16]}"
+    known = [*docker, "images", "-q", "--filter", f"label={made}", BASE]
+    if not subprocess.run(known, check=True, capture_output=True).stdout:
         with tempfile.TemporaryDirectory(prefix="atelier-base-") as scratch:
             root = _base(Path(scratch, "root"))
             tar = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
-            subprocess.run([*docker, "import", "-", BASE], check=True, stdin=tar.stdout, capture_output=True)
+            load = [*docker, "import", "--change", f"LABEL {made}", "-", BASE]
+            subprocess.run(load, check=True, stdin=tar.stdout, capture_output=True)
             if tar.wait():
                 raise RuntimeError("tar failed")
     connection = Engine(path)

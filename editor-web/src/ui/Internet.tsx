@@ -30,7 +30,7 @@ export function Internet({ shell }: { shell: Shell }) {
         />
         <span>
           Let programs reach the internet
-          <span class="quiet">Public websites over HTTP and HTTPS, in runs and terminals that start from now on.</span>
+          <span class="quiet">Public websites over HTTP and HTTPS, in runs, terminals and cells that start from now on.</span>
         </span>
       </label>
       <p class="quiet">{reason(shell, guest, owner)}</p>
