@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from atelier_runner import Backend, Limits, Output, Spec, open_local
-from bench.gates import missed
+from bench.gates import missed, percentiles
 
 PROGRAM = b"print(1)\n"
 
@@ -71,10 +71,7 @@ def main() -> int:
     samples = parser.parse_args().samples
     taken = asyncio.run(measure(samples))
     print(f"print(1), request to first byte, {samples} samples of each (ms)")
-    print(f"{'':6} {'p50':>7} {'p95':>7} {'p99':>7} {'worst':>7}")
-    for name, values in taken.items():
-        cuts = statistics.quantiles(values, n=100)
-        print(f"{name:6} {cuts[49]:7.2f} {cuts[94]:7.2f} {cuts[98]:7.2f} {max(values):7.2f}")
+    percentiles(taken)
     middle = {name: statistics.median(values) for name, values in taken.items()}
     last = {name: statistics.quantiles(values, n=100)[98] for name, values in taken.items()}
     return missed(

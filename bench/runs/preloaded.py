@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from atelier_runner import Backend, Limits, Output, Spec, open_local
-from bench.gates import missed
+from bench.gates import missed, percentiles
 from bench.run_start import bare
 
 PROGRAM = b"import pandas as pd\nprint(pd.DataFrame({'a': range(9)}).a.sum())\n"
@@ -66,10 +66,7 @@ def main() -> int:
     samples = parser.parse_args().samples
     taken = asyncio.run(measure(samples))
     print(f"a program that imports pandas, request to first byte, {samples} samples of each (ms)")
-    print(f"{'':6} {'p50':>8} {'p95':>8} {'p99':>8} {'worst':>8}")
-    for name, values in taken.items():
-        cuts = statistics.quantiles(values, n=100)
-        print(f"{name:6} {cuts[49]:8.2f} {cuts[94]:8.2f} {cuts[98]:8.2f} {max(values):8.2f}")
+    percentiles(taken)
     middle = {name: statistics.median(values) for name, values in taken.items()}
     return missed([("warm p50, of the bare interpreter's", middle["warm"] / middle["bare"], 0.1)])
 

@@ -105,6 +105,27 @@ async def live_server(data: Path) -> AsyncIterator[LiveServer]:
         await server.end(signal.SIGTERM)
 
 
+@asynccontextmanager
+async def two_servers(folder: Path, postgres_url: str, redis_url: str) -> AsyncIterator[list[LiveServer]]:
+    """Run two processes of one Atelier around a block; it may end them itself."""
+    servers = []
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        servers.append(
+            LiveServer(
+                folder / name, db_url=postgres_url, log_url=redis_url, bus_url=redis_url,
+                blobs_url=f"file://{folder}/blobs", secret_key="s" * 40,
+            )
+        )  # fmt: skip
+    try:
+        for server in servers:
+            await server.start()
+        yield servers
+    finally:
+        for server in servers:
+            await server.end(signal.SIGTERM)
+
+
 class Node:
     """The process that the clients live in."""
 

@@ -16,7 +16,7 @@ import pytest_asyncio
 from deploy.stores import Redis
 from websockets.asyncio.client import connect
 
-from ..hub.clients import LiveServer, World, live_server
+from ..hub.clients import LiveServer, World, live_server, two_servers
 from ..runner_service import SECRET, runner_service
 
 pytestmark = pytest.mark.timeout(90)
@@ -363,50 +363,38 @@ async def test_a_runner_elsewhere_that_is_killed_ends_it_as_lost(tmp_path: Path)
 async def test_one_process_holds_it_and_all_use_it(
     tmp_path: Path, postgres_url: str, redis_url: str, redis_server: Redis
 ) -> None:
-    servers = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        servers.append(
-            LiveServer(
-                tmp_path / name, db_url=postgres_url, log_url=redis_url, bus_url=redis_url,
-                blobs_url=f"file://{tmp_path}/blobs", secret_key="s" * 40,
-            )
-        )  # fmt: skip
-    for server in servers:
-        await server.start()
-    try:
-        async with peopled(servers[0]) as world:
-            other = World(servers[1], None, world.http)  # type: ignore[arg-type]
-            other.tokens, other.session = world.tokens, world.session
-            assert (await run(world, "x = 20"))["number"] == 1
-            assert text(await run(other, "x + 22", who="Bob")) == "42"
-            both = await asyncio.gather(*(send(w, f"y = {n}\ny") for n, w in enumerate([world, other] * 10)))
-            cells = [await ended(other, ids[0]) for ids in both]
-            assert [text(cell) for cell in cells] == [str(n) for n in range(20)]
-            assert sorted(cell["number"] for cell in cells) == list(range(3, 23))
-            asking = (await send(other, "input('? ')"))[0]
-            await printed(other, asking, "? ")
-            answer = await other.call(
-                "Rik", "POST", f"/sessions/{world.session}/interpreter/input", json={"data": "from two\n"}
-            )
-            assert answer.status_code == 204
-            assert "from two" in text(await ended(world, asking))
-            running = (await send(world, "import time\nprint('up')\ntime.sleep(60)"))[0]
-            await printed(other, running, "up")
-            await delete(other, f"/cells/{running}", "Bob")
-            assert (await ended(other, running))["outcome"] == "interrupted"
-            await delete(other, "/interpreter", "Bob")
-            await until(other, lambda found: found["interpreter"] is None)
-            assert (await run(other, "'x' in globals()"))["life"] == 2
-            running = (await send(world, "import time\nprint('up')\ntime.sleep(90)"))[0]
-            await printed(world, running, "up")
-            await servers[1].end(signal.SIGKILL)  # it holds the second life
-            lost = await ended(world, running, 45)
-            assert (lost["outcome"], "is gone" in lost["detail"]) == ("died", True)
-            assert text(await run(world, "1 + 1")) == "2"
-    finally:
-        for server in servers:
-            await server.end(signal.SIGTERM)
+    async with (
+        two_servers(tmp_path, postgres_url, redis_url) as servers,
+        peopled(servers[0]) as world,
+    ):
+        other = World(servers[1], None, world.http)  # type: ignore[arg-type]
+        other.tokens, other.session = world.tokens, world.session
+        assert (await run(world, "x = 20"))["number"] == 1
+        assert text(await run(other, "x + 22", who="Bob")) == "42"
+        both = await asyncio.gather(*(send(w, f"y = {n}\ny") for n, w in enumerate([world, other] * 10)))
+        cells = [await ended(other, ids[0]) for ids in both]
+        assert [text(cell) for cell in cells] == [str(n) for n in range(20)]
+        assert sorted(cell["number"] for cell in cells) == list(range(3, 23))
+        asking = (await send(other, "input('? ')"))[0]
+        await printed(other, asking, "? ")
+        answer = await other.call(
+            "Rik", "POST", f"/sessions/{world.session}/interpreter/input", json={"data": "from two\n"}
+        )
+        assert answer.status_code == 204
+        assert "from two" in text(await ended(world, asking))
+        running = (await send(world, "import time\nprint('up')\ntime.sleep(60)"))[0]
+        await printed(other, running, "up")
+        await delete(other, f"/cells/{running}", "Bob")
+        assert (await ended(other, running))["outcome"] == "interrupted"
+        await delete(other, "/interpreter", "Bob")
+        await until(other, lambda found: found["interpreter"] is None)
+        assert (await run(other, "'x' in globals()"))["life"] == 2
+        running = (await send(world, "import time\nprint('up')\ntime.sleep(90)"))[0]
+        await printed(world, running, "up")
+        await servers[1].end(signal.SIGKILL)  # it holds the second life
+        lost = await ended(world, running, 45)
+        assert (lost["outcome"], "is gone" in lost["detail"]) == ("died", True)
+        assert text(await run(world, "1 + 1")) == "2"
 
 
 async def test_it_ends_with_its_session(world: World) -> None:

@@ -18,7 +18,7 @@ from deploy.stores import Redis
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from ..hub.clients import LiveServer, World, live_server
+from ..hub.clients import LiveServer, World, live_server, two_servers
 from ..runner_service import SECRET, runner_service
 
 pytestmark = pytest.mark.timeout(90)
@@ -428,49 +428,35 @@ async def test_unused_and_left_behind_terminals_end(tmp_path: Path) -> None:
 async def test_a_terminal_of_one_process_is_used_through_another(
     tmp_path: Path, postgres_url: str, redis_url: str, redis_server: Redis
 ) -> None:
-    servers = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        servers.append(
-            LiveServer(
-                tmp_path / name, db_url=postgres_url, log_url=redis_url, bus_url=redis_url,
-                blobs_url=f"file://{tmp_path}/blobs", secret_key="s" * 40,
+    async with (
+        two_servers(tmp_path, postgres_url, redis_url) as servers,
+        peopled(servers[0]) as world,
+    ):
+        other = World(servers[1], None, world.http)  # type: ignore[arg-type]
+        other.tokens, other.session = world.tokens, world.session
+        terminal = await open_terminal(world)
+        async with seat(world, "Ada", terminal) as ada, contextlib.AsyncExitStack() as stack:
+            await ada.type("echo be''fore\n")
+            await ada.until("before\r\n")
+            bob = await stack.enter_async_context(seat(other, "Bob", terminal))
+            await bob.until("before\r\n")
+            await bob.resize(101, 33)
+            await ada.until_state(lambda state: state["columns"] == 101)
+            await bob.type("stty size; seq 100000 | tail -c 200000 | cksum\n")
+            await bob.until("33 101\r\n")
+            await ada.type("seq 30000; echo l''ast\n")
+            await ada.until("last\r\n", 30)
+            await bob.until("last\r\n", 30)
+            shown = [bytes(person.all).partition(b"last\r\n")[0][-100_000:] for person in (ada, bob)]
+            assert shown[0] == shown[1]
+            for person in (ada, bob):
+                await person.until_state(lambda state: [p["name"] for p in state["people"]] == ["Ada", "Bob"])
+            answer = await other.call(
+                "Bob", "DELETE", f"/sessions/{world.session}/terminals/{terminal['id']}"
             )
-        )  # fmt: skip
-    for server in servers:
-        await server.start()
-    try:
-        async with peopled(servers[0]) as world:
-            other = World(servers[1], None, world.http)  # type: ignore[arg-type]
-            other.tokens, other.session = world.tokens, world.session
-            terminal = await open_terminal(world)
-            async with seat(world, "Ada", terminal) as ada, contextlib.AsyncExitStack() as stack:
-                await ada.type("echo be''fore\n")
-                await ada.until("before\r\n")
-                bob = await stack.enter_async_context(seat(other, "Bob", terminal))
-                await bob.until("before\r\n")
-                await bob.resize(101, 33)
-                await ada.until_state(lambda state: state["columns"] == 101)
-                await bob.type("stty size; seq 100000 | tail -c 200000 | cksum\n")
-                await bob.until("33 101\r\n")
-                await ada.type("seq 30000; echo l''ast\n")
-                await ada.until("last\r\n", 30)
-                await bob.until("last\r\n", 30)
-                shown = [bytes(person.all).partition(b"last\r\n")[0][-100_000:] for person in (ada, bob)]
-                assert shown[0] == shown[1]
-                for person in (ada, bob):
-                    await person.until_state(
-                        lambda state: [p["name"] for p in state["people"]] == ["Ada", "Bob"]
-                    )
-                answer = await other.call(
-                    "Bob", "DELETE", f"/sessions/{world.session}/terminals/{terminal['id']}"
-                )
-                assert answer.status_code == 204
-                assert await bob.ended() == 1000
-                assert await ada.ended() == 1000
-    finally:
-        for server in servers:
-            await server.end(signal.SIGTERM)
+            assert answer.status_code == 204
+            assert await bob.ended() == 1000
+            assert await ada.ended() == 1000
 
 
 async def test_a_terminal_runs_at_a_runner_elsewhere(tmp_path: Path) -> None:
