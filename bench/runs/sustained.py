@@ -1,8 +1,9 @@
 """Measures runs a second with more and more at once: `python -m bench.runs.sustained [--seconds N] [--docker]`.
 
 Each run is `print(1)` with full isolation, its output read to the end; beside the rate stands the CPU time of a run, the server's
-and the sandbox's, which other work on the machine changes less. With `--docker` as many `docker run` of the same
-are begun at once beside it, on an engine of the benchmark's own.
+and the sandbox's, which other work on the machine changes less. The limit beside it is the same program by a bare
+interpreter, two at once: a sandbox is used once and has an interpreter of its own, so that no two programs share a
+hash seed. With `--docker` as many `docker run` of the same are begun at once, on an engine of the benchmark's own.
 """
 
 from __future__ import annotations
@@ -71,10 +72,8 @@ async def ours(seconds: float) -> float:
     return best
 
 
-def docker(path: str, seconds: float) -> float:
-    """Return how many `docker run` a second two at once make."""
-    words = ["docker", "-H", f"unix://{path}", "run", "--rm", "--network", "none", "atelier/python"]
-    words += ["python3", "-c", "print(1)"]
+def two_at_once(words: list[str], seconds: float) -> float:
+    """Return how often a second a command ends when two of it run at once."""
     begun, done = time.perf_counter(), 0
     while time.perf_counter() - begun < seconds:
         both = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(2)]
@@ -91,12 +90,18 @@ def main() -> int:
     parser.add_argument("--docker", action="store_true")
     options = parser.parse_args()
     best = asyncio.run(ours(options.seconds))
+    bare = two_at_once(["/usr/bin/python3", "-c", "print(1)"], options.seconds)
+    print(f"bare interpreters, two at once: {bare:.1f} a second")
     if not options.docker:
         return 0
     with engine() as path:
         prepare(path)
-        theirs = docker(path, 3 * options.seconds)
-    print(f"docker run, two at once: {theirs:.2f} a second; {best / theirs:.0f} times as many here")
+        words = ["docker", "-H", f"unix://{path}", "run", "--rm", "--network", "none", "atelier/python"]
+        theirs = two_at_once([*words, "python3", "-c", "print(1)"], 3 * options.seconds)
+    print(
+        f"docker run, two at once: {theirs:.2f} a second; {best / theirs:.0f} times as many here, "
+        f"{bare / theirs:.0f} by bare interpreters"
+    )
     return missed([("docker run's rate of ours", theirs / best, 1 / 40)])
 
 

@@ -20,6 +20,7 @@ class FaultyLine:
         """How many were passed on so far."""
         self._open = asyncio.Event()
         self._open.set()
+        self._under_way = 0
         self._refusing = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -41,6 +42,15 @@ class FaultyLine:
         self._refusing = refused
         if refused:
             self.cut()
+
+    async def drained(self) -> None:
+        """Be fast from now on, and wait until what was under way has arrived, also of whoever has gone since."""
+        self.delay = 0.0
+        self.hold(False)
+        quiet = 0
+        while quiet < 5:
+            quiet = 0 if self._under_way else quiet + 1
+            await asyncio.sleep(0.01)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
@@ -64,11 +74,15 @@ class FaultyLine:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(64 * 1024):
-                if self.delay:
-                    await asyncio.sleep(self.delay)
-                await self._open.wait()
-                sink.write(data)
-                await sink.drain()
+                self._under_way += 1
+                try:
+                    if self.delay:
+                        await asyncio.sleep(self.delay)
+                    await self._open.wait()
+                    sink.write(data)
+                    await sink.drain()
+                finally:
+                    self._under_way -= 1
         for writer in both:
             self._writers.discard(writer)
             writer.transport.abort()

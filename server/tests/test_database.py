@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import random
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from atelier.db.engine import Database, async_url
+from atelier.db.engine import Database, async_url, open_database
 from atelier.errors import Unavailable
 
 
@@ -43,3 +46,45 @@ async def test_what_a_statement_did_wrong_is_not() -> None:
             await db.execute(text("create table t (a integer primary key)"))
             await db.execute(text("insert into t values (1), (1)"))
     await engine.dispose()
+
+
+async def test_what_only_reads_waits_for_no_writer_and_cannot_write(tmp_path: Path) -> None:
+    async with open_database(f"sqlite:///{tmp_path}/atelier.db") as database:
+        async with database.begin() as db:
+            await db.execute(text("create table t (a integer)"))
+        async with database.begin() as writing:
+            await writing.execute(text("insert into t values (1)"))
+            async with asyncio.timeout(2), database.read() as reading:
+                assert (await reading.execute(text("select count(*) from t"))).scalar_one() == 0
+        async with database.read() as db:
+            assert (await db.execute(text("select count(*) from t"))).scalar_one() == 1
+        for statement in ("insert into t values (2)", " update t set a = 2", "delete from t"):
+            with pytest.raises(RuntimeError, match="only reads"):
+                async with database.read() as db:
+                    await db.execute(text(statement))
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whoever_is_cancelled_leaves_no_lock_behind(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+
+    async def use(database: Database) -> None:
+        async with database.begin() as db:
+            await db.execute(text("insert into t values (1)"))
+            await db.execute(text("select * from t limit 1"))
+
+    gc.disable()  # it would let go of what is left behind at some time or other
+    try:
+        async with open_database(f"sqlite:///{tmp_path}/atelier.db") as database:
+            async with database.begin() as db:
+                await db.execute(text("create table t (a integer)"))
+            for _ in range(40):
+                tasks = [asyncio.create_task(use(database)) for _ in range(4)]
+                await asyncio.sleep(draw.random() * 0.004)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                async with asyncio.timeout(3):
+                    await use(database)
+    finally:
+        gc.enable()

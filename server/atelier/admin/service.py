@@ -30,7 +30,7 @@ async def list_users(
 ) -> tuple[list[User], str | None]:
     """Return a page of accounts (with words: of everybody whose name or address holds them) and the next cursor."""
     require_admin(caller)
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         rows = await queries.page_of_users(db, words, after, _PAGE + 1)
     return [shown(row) for row in rows[:_PAGE]], rows[_PAGE - 1]["id"] if len(rows) > _PAGE else None
 
@@ -78,7 +78,7 @@ async def delete_user(services: Services, caller: Caller, user_id: str) -> None:
 async def switches(services: Services, caller: Caller) -> dict[str, Any]:
     """Return what admins can switch while the server runs."""
     require_admin(caller)
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         return {"sign_up": await sign_up_open(db, services)}
 
 
@@ -93,7 +93,7 @@ async def set_switches(services: Services, caller: Caller, *, sign_up: bool) -> 
 async def packages(services: Services, caller: Caller) -> dict[str, Any]:
     """Return which packages may be installed."""
     require_admin(caller)
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         return _shown_packages(await allow_list(db))
 
 

@@ -77,7 +77,7 @@ async def bearer_caller(services: Services, token: str) -> Caller:
         Unauthenticated: `token_expired`, `token_invalid`, also when the person has been deleted.
     """
     user_id = read_access_token(services.secret_key, token)
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         user = await queries.user(db, user_id)
     if user is None:
         raise Unauthenticated(
@@ -91,11 +91,12 @@ async def bearer_caller(services: Services, token: str) -> Caller:
 async def cookie_caller(services: Services, secret: str) -> Caller | None:
     """Return the person of a browser's login; using it moves its end, at most once a day."""
     now = times.now()
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         row = await queries.login_with_user(db, hash_secret(secret), "cookie")
-        if row is None or row["login_expires_at"] < now:
-            return None
-        if row["login_expires_at"] < now + (COOKIE_DAYS - 1) * times.DAY:
+    if row is None or row["login_expires_at"] < now:
+        return None
+    if row["login_expires_at"] < now + (COOKIE_DAYS - 1) * times.DAY:
+        async with services.db.begin() as db:
             await queries.extend_login(db, row["login_id"], now + COOKIE_DAYS * times.DAY)
             await queries.change_user(db, row["id"], seen_at=now)
     return caller_from(row, row["login_id"])

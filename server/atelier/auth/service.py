@@ -103,7 +103,7 @@ async def log_in(services: Services, guest: Caller | None, email: str, password:
     Raises:
         Unauthenticated: `wrong_credentials`, the same for an unknown address and a wrong password.
     """
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         user = await queries.user_by_email(db, email.strip().lower())
     if not await password_fits(password, user["password_hash"] if user else None) or user is None:
         raise Unauthenticated(
@@ -150,7 +150,7 @@ async def log_out(services: Services, caller: Caller) -> None:
 
 async def me(services: Services, caller: Caller) -> User:
     """Return the caller's own profile."""
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         return shown(await _own(db, caller))
 
 
@@ -187,7 +187,7 @@ async def change_password(services: Services, caller: Caller, current: str, new:
         Unauthenticated: `wrong_password`.
         Invalid: `password_too_short`, `password_too_long`.
     """
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         row = await _own(db, caller)
     if row["password_hash"] is None:
         raise Conflict("no_password", "A guest has no password.", next_step="Make an account first.")

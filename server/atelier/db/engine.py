@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,11 +31,16 @@ _DRIVERS = {
 MIGRATIONS = Path(__file__).parents[1] / "migrations"
 
 
+_READING = "atelier_reading"
+
+
 class Database:
     """A pool of connections. Never hold one across a wait on a socket, a sandbox or a model."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self._reading = engine.execution_options(**{_READING: True})
+        event.listen(engine.sync_engine, "before_cursor_execute", _refuse_writes)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
@@ -43,8 +49,24 @@ class Database:
         Raises:
             Unavailable: `database_unavailable`, when the database is locked, full or gone.
         """
+        async with self._opened(self.engine) as db:
+            yield db
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Open a transaction that only reads: it sees one state, and waits for nobody who writes.
+
+        Raises:
+            Unavailable: `database_unavailable`.
+            RuntimeError: a statement that would write.
+        """
+        async with self._opened(self._reading) as db:
+            yield db
+
+    @asynccontextmanager
+    async def _opened(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self.engine.begin() as db:
+            async with engine.begin() as db:
                 yield db
         except Exception as error:
             if _away(error):
@@ -63,7 +85,7 @@ _AWAY = ("08", "53", "57")
 
 
 def _away(error: Exception) -> bool:
-    if isinstance(error, TimeoutError | OperationalError | OSError):
+    if isinstance(error, TimeoutError | OperationalError | OSError | sqlite3.OperationalError):
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
@@ -104,7 +126,8 @@ async def open_database(url: str) -> AsyncIterator[Database]:
     engine = create_async_engine(target, **options)
     if sqlite:
         event.listen(engine.sync_engine, "connect", _sqlite_pragmas)
-        event.listen(engine.sync_engine, "begin", _begin_immediate)
+        event.listen(engine.sync_engine, "begin", _begin)
+        event.listen(engine.sync_engine, "invalidate", _let_go)
     try:
         await migrate(engine, "head")
         yield Database(engine)
@@ -163,6 +186,28 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:
     cursor.close()
 
 
-def _begin_immediate(connection: Any) -> None:
-    # SQLite upgrades a reading transaction to a writing one by failing; taking the write lock first waits instead.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin(connection: Any) -> None:
+    # SQLite upgrades a reading transaction to a writing one by failing; taking the write lock first waits instead. Given
+    # to the driver as it is: through a cursor it would be three round trips to its thread instead of one.
+    begin = "BEGIN" if connection.get_execution_options().get(_READING) else "BEGIN IMMEDIATE"
+    try:
+        connection.connection.dbapi_connection.run_async(lambda driver: driver.execute(begin))
+    except BaseException as error:
+        if not isinstance(
+            error, Exception
+        ):  # cancelled; it may have begun all the same, and would hold the lock
+            connection.invalidate(error)
+        raise
+
+
+def _let_go(connection: Any, _record: object, _error: object) -> None:
+    # Whoever was cancelled leaves a connection behind that is closed at once; but SQLite keeps the lock of a closed one
+    # for as long as a row of some answer was not read.
+    connection.rollback()
+
+
+def _refuse_writes(connection: Any, _cursor: Any, statement: str, *_: object) -> None:
+    if connection.get_execution_options().get(_READING) and not statement.lstrip().upper().startswith(
+        ("SELECT", "WITH")
+    ):
+        raise RuntimeError(f"a transaction that only reads was given {statement[:40]!r}")

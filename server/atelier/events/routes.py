@@ -34,7 +34,7 @@ async def open_events(
     await socket.accept()
     try:
         caller = await socket_caller(services, token)
-        async with services.db.begin() as db:
+        async with services.db.read() as db:
             await require(db, session_id, caller.user_id, Action.READ)
     except AtelierError as error:
         await socket.close(error.close_code, error.code)
@@ -57,7 +57,7 @@ async def open_events(
 
 async def _tell(socket: WebSocket, services: Services, session_id: str, after: int | None) -> None:
     async with services.bus.subscribe(topic(session_id)) as signals:
-        async with services.db.begin() as db:
+        async with services.db.read() as db:
             last = await queries.last_number(db, session_id)
             first = await queries.first_number(db, session_id)
         told = last if after is None else min(after, last)
@@ -76,7 +76,7 @@ async def _tell(socket: WebSocket, services: Services, session_id: str, after: i
 
 async def _catch_up(socket: WebSocket, services: Services, session_id: str, told: int) -> int:
     while True:
-        async with services.db.begin() as db:
+        async with services.db.read() as db:
             page = await queries.after(db, session_id, told, _PAGE)
         for event in page:
             told = event["seq"]
@@ -97,7 +97,7 @@ async def _watch_access(socket: WebSocket, services: Services, session_id: str, 
         async for signal in signals:
             if signal and signal.decode() != caller.user_id:
                 continue
-            async with services.db.begin() as db:
+            async with services.db.read() as db:
                 role = await role_in(db, session_id, caller.user_id)
             if role is None:
                 await socket.close(_ACCESS_ENDED, "access_ended")

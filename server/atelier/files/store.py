@@ -74,7 +74,7 @@ def turn(session_id: str) -> asyncio.Lock:
 
 async def allowed(services: Services, caller: Caller, session_id: str, action: Action) -> None:
     """Hold the caller's role in the session against an action."""
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         await require(db, session_id, caller.user_id, action)
 
 

@@ -74,7 +74,7 @@ async def history(
     """Return who wrote when, newest first."""
     await files.allowed(services, caller, session_id, Action.READ)
     growing = await _take_in(services, session_id, document_id)
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         found = await queries.burst_page(db, session_id, document_id, before=before, most=limit + 1)
         edits = await queries.count_edits(db, session_id, document_id)
         newest = await queries.newest_burst(db, session_id, document_id)
@@ -116,7 +116,7 @@ async def _take_in(services: Services, session_id: str, document_id: str) -> Bur
 
 async def _read_on(services: Services, session_id: str, document_id: str) -> Burst | None:
     key = document_key(session_id, document_id)
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         after = await queries.newest_burst(db, session_id, document_id)
     grouping: Grouping | None = None
     while entries := await services.log.history(key, after, _READ):
@@ -207,7 +207,7 @@ async def playback(
     ]
     size = documents.size_of(stored) + sum(len(entry.edit.update) for entry in entries)
     text, found = await documents.apart(size, _steps, stored, entries[:limit])
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         names = await queries.names(db, {step.author for step in found})
     more = len(entries) > len(found)
     return _bounded(services, text), found, names, found[-1].position if more else None

@@ -77,7 +77,7 @@ async def _positions(services: Services, session_id: str) -> dict[str, int]:
 async def listed(services: Services, caller: Caller, session_id: str) -> list[Version]:
     """Return a session's versions, newest first."""
     await files.allowed(services, caller, session_id, Action.READ)
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         return [_version(row) for row in await queries.version_list(db, session_id)]
 
 
@@ -205,7 +205,7 @@ def _patch(then: Tree, now: Tree, done: RestoredVersion) -> Mapping[str, Mapping
 
 
 async def _row(services: Services, session_id: str, version_id: str) -> RowMapping:
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         row = await queries.version(db, session_id, version_id)
     if row is None:
         raise _not_found()

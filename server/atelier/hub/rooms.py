@@ -62,7 +62,7 @@ class Rooms:
         """Do what the first guest after a start would wait for: the CRDT library's own imports, the first question of roles."""
         decodes(EMPTY_UPDATE)
         with contextlib.suppress(Unavailable):
-            async with self._services.db.begin() as db:
+            async with self._services.db.read() as db:
                 await role_in(db, "", "")
 
     async def drain(self) -> None:
@@ -129,7 +129,7 @@ class Rooms:
             roles = self._roles[session_id]
             role = roles.get(user_id)
             if role is None:
-                async with self._services.db.begin() as db:
+                async with self._services.db.read() as db:
                     role = await require(db, session_id, user_id, Action.READ)
             if self._roles[session_id] is roles:  # else a change was told meanwhile
                 roles[user_id] = role
@@ -248,7 +248,7 @@ class Rooms:
 
     async def _check_again(self, session_id: str, user_id: str) -> None:
         clients = [c for c in self._clients.get(session_id, ()) if not user_id or c.caller.user_id == user_id]
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             roles = {c.caller.user_id: await role_in(db, session_id, c.caller.user_id) for c in clients}
         for client in clients:
             role = roles[client.caller.user_id]

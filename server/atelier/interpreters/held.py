@@ -100,7 +100,7 @@ class Held:
     async def _next(self) -> tuple[RowMapping, Role | None] | None:
         """Return the cell whose turn it is, with what whoever sent it may do by now."""
         try:
-            async with self._services.db.begin() as db:
+            async with self._services.db.read() as db:
                 cell = await queries.next_queued(db, self.session_id)
                 role = None if cell is None else await role_in(db, self.session_id, cell["user_id"] or "")
                 return None if cell is None else (cell, role)
@@ -191,13 +191,13 @@ class Held:
             await self._tell("cell.ended", cell["id"])
 
     async def _skip_batch(self, batch: str, why: str) -> None:
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             left = await queries.unfinished(db, self.session_id, batch)
         for row in left:
             await self._finish(row, "queued", "skipped", why)
 
     async def _tell(self, type_: str, cell_id: str) -> None:
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             row = await queries.cell(db, self.session_id, cell_id)
         if row is not None:
             await publish(self._services, self.session_id, type_, {"cell": in_event(row)})
@@ -206,7 +206,7 @@ class Held:
 
     async def _begin_life(self, author: Caller, may_edit: bool, first: CellRecorder) -> None:
         """Start an interpreter with the session's files; `first` tells of the cell it is for. Raises what the sandbox does."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             number = await queries.last_life(db, self.session_id) + 1
         life = _Life(self._services, self.session_id, number, author, may_edit)
         life.last = first
@@ -248,7 +248,7 @@ class Held:
 
     async def restart(self, why: str) -> None:
         """End the life: what runs ends with it, what waits does not run, and the next cell begins another."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             left = await queries.unfinished(db, self.session_id)
         for row in left:
             await self._finish(row, "queued", "skipped", why)
@@ -298,7 +298,7 @@ class _Life:
             stack.enter_context(self.exchange)
             files = await self.exchange.first()
             packages = await packages_of(self._services, LANGUAGE, files)
-            async with self._services.db.begin() as db:
+            async with self._services.db.read() as db:
                 network = await has_egress(db, self._session_id, allowed=self._services.program_egress)
             spec = RunSpec(
                 LANGUAGE, "", files, bounds,

@@ -59,12 +59,7 @@ class CellRecorder(Recorder):
         for stream in self._decoders:
             self.output(stream, b"", final=True)
             self._decoders[stream].reset()
-        if self._passing_on is not None:
-            self._ending.set()
-            try:
-                await self._passing_on
-            finally:
-                self._ending.clear()
+        await self._pass_on_now()
         if self._unstored:
             raise Unavailable("database_unavailable", "Some of a cell's output is not stored.")
 
@@ -73,10 +68,6 @@ class CellRecorder(Recorder):
         event = {"cell_id": self._run_id, "seq": self._seq, "type": type_, "data": data, "at": times.now()}
         self._unstored.append(event)
         return event
-
-    async def _tell(self) -> None:
-        for event in self._number_output():
-            await self._tell_one(event)
 
     async def _tell_one(self, event: dict[str, Any]) -> None:
         told = {name: event[name] for name in ("cell_id", "seq", "type", "data")}

@@ -24,7 +24,7 @@ InterpretersDep = Annotated[Interpreters, Depends(_interpreters)]
 
 
 async def _allowed(services: Services, session_id: str, caller: Caller, action: Action) -> None:
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         await require(db, session_id, caller.user_id, action)
 
 

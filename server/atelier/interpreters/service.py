@@ -170,7 +170,7 @@ class Interpreters:
 
     async def of_session(self, session_id: str) -> CellList:
         """Return the newest cells with what they printed, as far as there is room, and the interpreter."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             rows = await queries.latest(db, session_id, _LIST)
             there = await queries.interpreter_of(db, session_id)
             room, items = _LISTED, []
@@ -185,13 +185,13 @@ class Interpreters:
 
     async def events(self, session_id: str, cell_id: str) -> list[CellEvent]:
         """Return all that a cell printed and showed. Raises NotFound `cell_not_found`."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             _found(await queries.cell(db, session_id, cell_id))
             return [_event(dict(event)) for event in await queries.events_of(db, cell_id)]
 
     async def file(self, session_id: str, cell_id: str, number: int) -> Mapping[str, Any]:
         """Return a rich value. Raises NotFound `cell_file_not_found`."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             row = await queries.file_of(db, session_id, cell_id, number)
         if row is None:
             raise NotFound(
@@ -227,7 +227,7 @@ class Interpreters:
         if (held := self._held.get(session_id)) is not None:
             taken = await held.input(data)
         else:
-            async with self._services.db.begin() as db:
+            async with self._services.db.read() as db:
                 rows = await queries.unfinished(db, session_id)
             taken = any(row["status"] == "running" for row in rows)
             if taken:
@@ -301,7 +301,7 @@ class Interpreters:
 
     async def _end_left_behind(self, held_before: int) -> None:
         """End what a process held that is gone: what ran is lost, and what waited does not run by itself."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             left = await queries.left_behind(db, held_before)
         for interpreter in left:
             await self._end_one(interpreter, _LOST)

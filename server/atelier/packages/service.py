@@ -29,7 +29,7 @@ async def packages_of(services: Services, language: str, files: Mapping[str, byt
         return ()
     known = (await services.sandbox.capabilities()).languages
     ready = {found.name for found in known if found.version}
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         allowed = await allow_list(db)
     return tuple(
         Packages(tool, tuple(one.text for one in allowed.restricted(found)))

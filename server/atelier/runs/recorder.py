@@ -1,7 +1,8 @@
 """One run's events as they happen: told live, stored in small groups, numbered from 1.
 
 The first output is told and stored at once; what follows within 50 ms goes out together. So a program that prints
-byte by byte, or alternates between its streams, makes a few events instead of thousands.
+byte by byte, or alternates between its streams, makes a few events instead of thousands. What is no output waits as
+long for some, to be stored with it.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Recorder:
         self._seq = seq
         self._printed: list[tuple[str, list[str]]] = []
         self._unstored: list[dict[str, Any]] = []
+        self._came = asyncio.Event()
         self._ending = asyncio.Event()
         self._passing_on: asyncio.Task[None] | None = None
         self._decoders = {
@@ -56,6 +58,7 @@ class Recorder:
             last[1].append(text)
         else:
             self._printed.append((stream, [text]))
+        self._came.set()
         self._wake()
 
     async def add(self, type_: str, data: dict[str, Any]) -> None:
@@ -72,12 +75,20 @@ class Recorder:
         """
         for stream in self._decoders:
             self.output(stream, b"", final=True)
-        self._ending.set()
-        if self._passing_on is not None:
-            await self._passing_on
+        await self._pass_on_now()
         await self._tell()
         self._number("exited", result)
         await self._store()
+
+    async def _pass_on_now(self) -> None:
+        """Tell and store what there is, without waiting for more."""
+        self._ending.set()
+        self._came.set()
+        try:
+            if self._passing_on is not None:
+                await self._passing_on
+        finally:
+            self._ending.clear()
 
     def _wake(self) -> None:
         if self._passing_on is None or self._passing_on.done():
@@ -86,16 +97,24 @@ class Recorder:
     async def _pass_on(self) -> None:
         """Tell and store what there is, again and again until there is nothing."""
         while self._printed or self._unstored:
-            await self._tell()
+            if not self._printed:
+                await self._pause(self._came)
+            self._came.clear()
+            told = await self._tell()
             try:
                 await self._store()
             except Unavailable:
                 logger.warning("run events wait for the database", run=self._run_id)
                 if self._ending.is_set():
                     return
-            if not self._ending.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), _GROUP_SECONDS)
+            if told:
+                await self._pause(self._ending)
+
+    async def _pause(self, until: asyncio.Event) -> None:
+        """Let a group's time pass, or less when that happens; no time at the end."""
+        if not self._ending.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(until.wait(), _GROUP_SECONDS)
 
     def _number(self, type_: str, data: dict[str, Any]) -> dict[str, Any]:
         self._seq += 1
@@ -111,10 +130,16 @@ class Recorder:
             for start in range(0, len(text), _MOST_CHARACTERS)
         ]
 
-    async def _tell(self) -> None:
-        for event in self._number_output():
-            shown = {"run_id": self._run_id, "seq": event["seq"], "stream": event["type"], **event["data"]}
-            await publish_transient(self._services, self._session_id, "run.output", shown)
+    async def _tell(self) -> bool:
+        """Tell what was printed; says whether anything was."""
+        told = self._number_output()
+        for event in told:
+            await self._tell_one(event)
+        return bool(told)
+
+    async def _tell_one(self, event: dict[str, Any]) -> None:
+        shown = {"run_id": self._run_id, "seq": event["seq"], "stream": event["type"], **event["data"]}
+        await publish_transient(self._services, self._session_id, "run.output", shown)
 
     async def _store(self) -> None:
         rows = self._unstored[:]

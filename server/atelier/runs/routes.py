@@ -33,7 +33,7 @@ RunsDep = Annotated[Runs, Depends(_runs)]
 
 
 async def _allowed(services: Services, session_id: str, user_id: str, action: Action) -> None:
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         await require(db, session_id, user_id, action)
 
 
@@ -106,7 +106,7 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     async with services.bus.subscribe(topic(run_id)) as signals:
         while True:
-            async with services.db.begin() as db:
+            async with services.db.read() as db:
                 if await role_in(db, session_id, user_id) is None:
                     return  # removed meanwhile
                 rows = await queries.events_after(db, run_id, seq)

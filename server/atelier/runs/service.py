@@ -62,6 +62,7 @@ _LOOK_AFTER = 2.0  # seconds; finding out what the sandbox can do takes a moment
 _HOLD_SECONDS = 5.0
 _LOST_AFTER = 20.0
 _TOPIC = "runs"
+_NOT_YET: dict[str, Any] = {"result": None, "started_at": None, "ended_at": None}
 _PRIORITIES = {"normal": 0, "low": 1}
 _TYPED = 32 * 1024  # bytes of input in one signal
 _ENTRIES = (
@@ -126,7 +127,7 @@ class Runs:
             await asyncio.sleep(_HOLD_SECONDS)
 
     async def _end_left_behind(self, held_before: int) -> None:
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             left = await queries.unfinished(db, held_before)
         for row in left:
             async with self._services.db.begin() as db:
@@ -175,7 +176,7 @@ class Runs:
             TooMany: `queue_full`.
             Unavailable: `sandbox_unavailable`, `queue_unavailable`.
         """
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             await require(db, session_id, caller.user_id, Action.RUN)
             chosen = await queries.entry_of(db, session_id)
         paths = [f.path for f in await files.list_files(self._services, session_id) if f.kind != "folder"]
@@ -203,21 +204,19 @@ class Runs:
             "limits": limits,
             "priority": asked.priority,
         }
+        row: dict[str, Any] = {
+            "id": run_id,
+            "session_id": session_id,
+            "user_id": caller.user_id,
+            "language": language,
+            "entry": entry,
+            "args": asked.args,
+            "limits": asdict(limits),
+            "status": "queued",
+            "created_at": times.now(),
+        }
         async with self._services.db.begin() as db:
-            await queries.add(
-                db,
-                id=run_id,
-                session_id=session_id,
-                user_id=caller.user_id,
-                language=language,
-                entry=entry,
-                args=asked.args,
-                limits=asdict(limits),
-                status="queued",
-                created_at=times.now(),
-                holder=self._own,
-                held_at=times.now(),
-            )
+            await queries.add(db, **row, holder=self._own, held_at=row["created_at"])
         self._live[run_id] = live = _Live(session_id, caller, spec)
         try:
             await self._turns.put(self._turn(run_id, live))
@@ -227,7 +226,7 @@ class Runs:
                 await queries.remove(db, run_id)
             raise
         WAITING.set(self._turns.waiting)
-        run = await self.get(session_id, run_id)
+        run = await self._shown({**row, **_NOT_YET, "user_name": caller.display_name})
         try:
             await publish(self._services, session_id, "run.queued", {"run": run.model_dump(mode="json")})
         finally:
@@ -236,7 +235,7 @@ class Runs:
 
     async def get(self, session_id: str, run_id: str) -> Run:
         """Return a run. Raises NotFound `run_not_found`."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             row = await queries.one(db, session_id, run_id)
         if row is None:
             raise NotFound(
@@ -248,14 +247,14 @@ class Runs:
 
     async def latest(self, session_id: str) -> list[Run]:
         """Return the newest runs first."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             rows = [dict(row) for row in await queries.latest(db, session_id, _LIST)]
         waiting = await self._turns.positions([row["id"] for row in rows if row["status"] == "queued"])
         return [Run.model_validate({**row, "position": waiting.get(row["id"])}) for row in rows]
 
     async def file(self, session_id: str, run_id: str, number: int) -> Mapping[str, Any]:
         """Return what a run left to be shown. Raises NotFound `run_file_not_found`."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             row = await queries.file_of(db, session_id, run_id, number)
         if row is None:
             raise NotFound(
@@ -409,7 +408,7 @@ class Runs:
         if live.cancelled:
             return _nothing(Reason.CANCELLED)
         stdin = None if spec["stdin"] is None else spec["stdin"].encode()
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             network = await has_egress(db, live.session_id, allowed=self._services.program_egress)
         live.sandbox_id = await self._services.sandbox.start(
             RunSpec(
@@ -516,7 +515,7 @@ class Runs:
         await publish(self._services, live.session_id, "run.ended", {"run": run.model_dump(mode="json")})
 
     async def _end_lost(self, session_id: str, run_id: str) -> None:
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             last = await queries.last_event(db, run_id)
         recorder = Recorder(self._services, session_id, run_id, 0 if last is None else last["seq"])
         live = self._live.get(run_id) or _Live(session_id, None, {})

@@ -31,7 +31,7 @@ class JoinedSession:
 
 async def list_members(services: Services, caller: Caller, session_id: str) -> list[Member]:
     """Return everybody in a session, in the order in which they came."""
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         await require(db, session_id, caller.user_id, Action.READ)
         return [Member.model_validate(dict(row)) for row in await queries.member_list(db, session_id)]
 
@@ -121,7 +121,7 @@ async def create_link(
 
 async def list_links(services: Services, caller: Caller, session_id: str) -> list[Link]:
     """Return the links that are not revoked, newest first."""
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         await require(db, session_id, caller.user_id, Action.SHARE)
         return [Link.model_validate(dict(row)) for row in await queries.link_list(db, session_id)]
 
@@ -150,7 +150,7 @@ async def preview_link(services: Services, token: str, caller: Caller | None = N
         NotFound: `link_not_found`.
         Gone: `link_revoked`, `link_expired`, `link_used_up`.
     """
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         return LinkPreview.model_validate(dict(await _live_link(db, token, member=caller)))
 
 
@@ -164,7 +164,7 @@ async def join_link(
         Gone: `link_revoked`, `link_expired`, `link_used_up`.
         Conflict: `session_full`.
     """
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         await _live_link(db, token, member=caller)
     made = None
     if caller is None:

@@ -31,7 +31,7 @@ async def purge_regularly(services: Services) -> None:
 
 async def purge(services: Services) -> list[str]:
     """Remove sessions that were deleted more than 30 days ago; returns their ids."""
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         due = await queries.deleted_before(db, times.now() - KEPT)
     await forget(services, due)
     async with services.db.begin() as db:

@@ -114,7 +114,7 @@ async def get_session(services: Services, caller: Caller, session_id: str) -> Se
     Raises:
         NotFound: `session_not_found`.
     """
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         role = await require(db, session_id, caller.user_id, Action.READ)
         return shown(services, await _row(db, session_id), role)
 
@@ -140,7 +140,7 @@ async def list_sessions(
                 "bad_cursor", "This is not a cursor of this list.", next_step="Start from the first page."
             )
         before = (int(at), session_id)
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         rows = await queries.sessions_of(
             db, caller.user_id, archived=archived, deleted=deleted, before=before, most=_PAGE + 1
         )

@@ -62,7 +62,7 @@ class Held:
         try:
             files = await self._exchange.first()
             packages, refusal = await self._packages(language, files)
-            async with self._services.db.begin() as db:
+            async with self._services.db.read() as db:
                 network = await has_egress(db, self.session_id, allowed=self._services.program_egress)
             spec = RunSpec(
                 language, entry, files, bounds, args,

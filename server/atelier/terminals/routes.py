@@ -50,7 +50,7 @@ TerminalsDep = Annotated[Terminals, Depends(_terminals)]
 
 
 async def _allowed(services: Services, session_id: str, caller: Caller, action: Action) -> None:
-    async with services.db.begin() as db:
+    async with services.db.read() as db:
         await require(db, session_id, caller.user_id, action)
 
 
@@ -100,7 +100,7 @@ async def open_socket(
     terminals: Terminals = socket.app.state.terminals
     try:
         caller = await socket_caller(services, token)
-        async with services.db.begin() as db:
+        async with services.db.read() as db:
             role = await require(db, session_id, caller.user_id, Action.READ)
         terminal = await terminals.look(session_id, terminal_id)
     except AtelierError as error:
@@ -199,7 +199,7 @@ class _Seat:
             async for signal in signals:
                 if signal and signal.decode() != caller.user_id:
                     continue
-                async with services.db.begin() as db:
+                async with services.db.read() as db:
                     role = await role_in(db, session_id, caller.user_id)
                 if role is None:
                     await self._socket.close(_ACCESS_ENDED, "access_ended")

@@ -137,7 +137,7 @@ class Terminals:
 
     async def get(self, session_id: str, terminal_id: str) -> Terminal:
         """Return an open terminal. Raises NotFound `terminal_not_found`."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             row = await queries.one(db, session_id, terminal_id)
         if row is None:
             raise NotFound(
@@ -149,7 +149,7 @@ class Terminals:
 
     async def of_session(self, session_id: str) -> list[Terminal]:
         """Return a session's open terminals, oldest first."""
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             return [Terminal.model_validate(dict(row)) for row in await queries.of_session(db, session_id)]
 
     async def end(self, session_id: str, terminal_id: str) -> None:
@@ -240,7 +240,7 @@ class Terminals:
                     logger.warning("terminals are not looked after just now", code=error.code)
 
     async def _end_left_behind(self, held_before: int) -> None:
-        async with self._services.db.begin() as db:
+        async with self._services.db.read() as db:
             left: list[RowMapping] = await queries.left_behind(db, held_before)
         for row in left:
             await self._ended(row["session_id"], row["id"], _lost("The server that held it is gone."))

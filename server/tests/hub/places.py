@@ -23,13 +23,16 @@ from ..faults import FaultyLine, faulty_line
 from .clients import LiveServer, World, node
 
 Fault = Callable[[random.Random], Awaitable[None]]
+# Nothing listens there: schedules run no programs, and what a killed server does for them would be most of a schedule.
+NO_RUNNER = "http://127.0.0.1:9"
 
 
 @dataclass(slots=True)
 class Place:
-    """Worlds of the same session, one a process, and what can go wrong."""
+    """Worlds of the same session, one a process, the lines to them, and what can go wrong."""
 
     worlds: list[World]
+    lines: list[FaultyLine]
     faults: dict[str, Fault]
     log_url: str
 
@@ -88,7 +91,7 @@ async def _people(stack: AsyncExitStack, servers: list[LiveServer], lines: list[
 async def embedded(folder: Path) -> AsyncIterator[Place]:
     """One process with everything in a folder."""
     async with AsyncExitStack() as stack:
-        server = LiveServer(folder, own_clock=True)
+        server = LiveServer(folder, own_clock=True, sandbox_url=NO_RUNNER)
         await server.start()
         stack.push_async_callback(server.end)
         line = await stack.enter_async_context(faulty_line(server.port))
@@ -104,7 +107,7 @@ async def embedded(folder: Path) -> AsyncIterator[Place]:
             "fill the disk": fill_the_disk,
             **_line_faults([line], "the line"),
         }
-        yield Place(await _people(stack, [server], [line]), faults, f"sqlite:///{folder}/log.db")
+        yield Place(await _people(stack, [server], [line]), [line], faults, f"sqlite:///{folder}/log.db")
 
 
 @asynccontextmanager
@@ -124,6 +127,7 @@ async def several(folder: Path, postgres: Postgres, redis: Redis, *, database: s
                 "bus_url": redis.url.replace(str(redis.port), str(to_redis.port)),
                 "blobs_url": f"file://{folder}/blobs",
                 "secret_key": "s" * 40,
+                "sandbox_url": NO_RUNNER,
             }
             servers.append(LiveServer(folder / name, own_clock=True, **settings))
             stores += [to_redis, to_postgres]
@@ -152,4 +156,4 @@ async def several(folder: Path, postgres: Postgres, redis: Redis, *, database: s
             **_line_faults(lines, "the line"),
             **_line_faults(stores, "a store's line"),
         }
-        yield Place(await _people(stack, servers, lines), faults, log_url)
+        yield Place(await _people(stack, servers, lines), lines, faults, log_url)

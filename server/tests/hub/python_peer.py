@@ -92,8 +92,9 @@ class PythonPeer(Peer):
     async def disconnect(self) -> None:
         """End the connection."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            while not self._task.done():  # a line that ends just then swallows that it is to end
+                self._task.cancel()
+                await asyncio.wait([self._task], timeout=1)
             self._task = None
 
     async def _stay(self) -> None:

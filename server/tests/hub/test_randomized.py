@@ -35,6 +35,7 @@ from .python_peer import PythonPeer
 pytestmark = pytest.mark.node
 FIXED = [1, 2]
 STEPS = 60
+SECONDS = 170  # of a whole schedule, which takes some ten; who waits for a minute in vain says what for
 PEOPLE = [("Ada", "y-websocket"), ("Ada", "hocuspocus"), ("Bob", "y-websocket"), ("Bob", "hocuspocus")]
 # Not both in one schedule: what comes out of order leaves yrs with structs that it does not always look at again.
 ONE_MORE = [("Ada", "pycrdt"), ("Bob", "y-websocket over a line that repeats and reorders")]
@@ -212,6 +213,10 @@ class Schedule:
 
     async def compare(self) -> None:
         """Hold what all agree on against what was promised, what the API says and what the log holds."""
+        for line in self.where.lines:
+            await (
+                line.drained()
+            )  # else somebody's edit who vanished could come between one question and the next
         text = await self.settled([person.peer for person in self.people], "text")
         tree = await self.settled(self.trees, "files")
         assert await self.place.text("Ada", "shared.txt") == text
@@ -303,7 +308,7 @@ class Places:
 
 
 async def play(places: Places, kind: Kind, folder: Path, seed: int, steps: int = STEPS) -> Schedule:
-    async with places.open(kind, folder) as place:
+    async with asyncio.timeout(SECONDS), places.open(kind, folder) as place:
         schedule = Schedule(place, seed, steps)
         await schedule.run()
         return schedule
