@@ -1,12 +1,13 @@
 // Builds a view for a document and keeps it true: text when it is there, name, language and rights as they change.
 import { EditorState } from "@codemirror/state";
 import { EditorView } from "@codemirror/view";
-import { effect, type ReadonlySignal } from "@preact/signals";
+import { effect, signal, type ReadonlySignal } from "@preact/signals";
 import type * as Y from "yjs";
 
 import type { EditorHandle } from "../model/types";
 import type { SyncedDocument } from "../sync/document";
 import { collab } from "./collab";
+import { Early } from "./early";
 import { access, extensions, labelled, newSlots, type Slots } from "./extensions";
 import { languageFor } from "./language";
 
@@ -16,7 +17,7 @@ export interface MountOptions {
   undo(): Y.UndoManager;
   path: ReadonlySignal<string>;
   editable: ReadonlySignal<boolean>;
-  /** The text that the page came with, shown read-only until the document is there. */
+  /** The text that the page came with, shown until the document is there; what is typed into it is made again then. */
   firstText: string | null;
   textBytes: number;
   onOwnAction(): void;
@@ -50,21 +51,26 @@ export function mount(parent: HTMLElement, options: MountOptions): EditorHandle 
 
   let alive = true;
   let wanted: { line: number; column: number } | null = null;
-  const stops: (() => void)[] = [];
+  const open = signal(!waiting);
+  const stops: (() => void)[] = [
+    effect(() => {
+      const extension = access(options.editable.value && open.value);
+      view.dispatch({ effects: slots.access.reconfigure(extension) });
+    }),
+  ];
+  const early = new Early(() => options.document.early++);
+  view.dispatch({ effects: slots.collab.reconfigure(early.extension) });
 
   const bind = (): void => {
     if (!alive) return;
     const text = options.document.text;
-    replaceText(view, text.toString());
+    const again = early.settle(view, options.firstText ?? "", text.toString());
     view.dispatch({ effects: slots.collab.reconfigure(collab(text, options.document.awareness, options.undo())) });
+    again();
+    options.document.early = 0;
     view.dom.style.visibility = "";
     view.dom.setAttribute("aria-busy", "false");
-    stops.push(
-      effect(() => {
-        const extension = access(options.editable.value);
-        view.dispatch({ effects: slots.access.reconfigure(extension) });
-      }),
-    );
+    open.value = true;
     if (wanted !== null) reveal(view, wanted.line, wanted.column);
     options.onReady(view);
   };
@@ -88,21 +94,6 @@ export function mount(parent: HTMLElement, options: MountOptions): EditorHandle 
       options.onDestroy();
     },
   };
-}
-
-/** Makes the view's text equal `text` with one change in the middle, so that scroll and selection stay. */
-function replaceText(view: EditorView, text: string): void {
-  const old = view.state.doc.toString();
-  if (old === text) return;
-  const shorter = Math.min(old.length, text.length);
-  let from = 0;
-  while (from < shorter && old.charCodeAt(from) === text.charCodeAt(from)) from++;
-  let tail = 0;
-  while (tail < shorter - from && old.charCodeAt(old.length - 1 - tail) === text.charCodeAt(text.length - 1 - tail)) tail++;
-  view.dispatch({
-    changes: { from, to: old.length - tail, insert: text.slice(from, text.length - tail) },
-    filter: false,
-  });
 }
 
 function reveal(view: EditorView, line: number, column: number): void {

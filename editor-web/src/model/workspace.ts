@@ -206,7 +206,7 @@ class LiveWorkspace implements Workspace {
         for (const { undo } of this.undos.values()) undo.save();
       }),
       environment.guardLeaving(
-        () => this.keepsNothing && [...this.client.documents.values()].some((document) => document.changes > 0),
+        () => [...this.client.documents.values()].some((document) => document.early > 0 || (this.keepsNothing && document.changes > 0)),
       ),
       this.session.subscribe(() => this.refresh()),
     );

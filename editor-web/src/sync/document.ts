@@ -45,6 +45,8 @@ export class SyncedDocument {
   denied: string | null = null;
   /** Complete enough to be shown: synced once, or kept on this device from an earlier time. */
   ready = false;
+  /** Edits that somebody made on this page and that wait until it is ready. */
+  early = 0;
 
   private phase: Phase = "loading";
   private linked = false;

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import WebSocketRoute, expect
 
 from .conftest import Person, Server
 from .story import join, land, ready, share, status, text, type_at_end, type_at_start
@@ -37,6 +37,48 @@ def test_offline_edits_are_counted_kept_and_merged(server: Server, person: Perso
     for page in (ada, bob):
         expect(text(page)).to_contain_text("# written on a train")
         expect(text(page)).to_contain_text("# meanwhile at the desk")
+
+
+def test_what_is_typed_before_the_document_is_there_is_not_lost(server: Server, person: Person) -> None:
+    ada, bob = person(), person()
+    land(ada, server.url)
+    held: list[tuple[WebSocketRoute, list[str | bytes], list[WebSocketRoute]]] = []
+
+    def hold(line: WebSocketRoute) -> None:
+        sent: list[str | bytes] = []
+        far: list[WebSocketRoute] = []
+        held.append((line, sent, far))
+        line.on_message(lambda message: far[0].send(message) if far else sent.append(message))
+
+    bob.route_web_socket(re.compile("/api/"), hold)
+    bob.goto(share(ada))
+    bob.get_by_role("button", name=re.compile("Join")).click()
+    expect(bob.locator(".cm-editor")).to_have_attribute("aria-busy", "true")
+    type_at_start(bob, "# before it was there\n")
+    bob.keyboard.press("ArrowDown")
+    bob.keyboard.type("# below\n")
+    expect(status(bob)).not_to_have_text(re.compile("Saved"))
+    type_at_end(ada, "\n# meanwhile")
+    type_at_start(ada, "# above\n")
+    expect(status(ada)).to_have_text(re.compile("Saved"))
+    for line, sent, far in held:
+        far.append(line.connect_to_server())
+        far[0].on_message(line.send)
+        for message in sent:
+            far[0].send(message)
+    for page in (ada, bob):
+        for words in ("# before it was there", "# below", "# meanwhile", "# above"):
+            expect(text(page)).to_contain_text(words)
+    bob.keyboard.type("still here")
+    expect(text(ada)).to_contain_text("# below")
+    expect(text(ada).locator(".cm-line", has_text="still here")).to_have_text(re.compile("^still here"))
+    expect(status(bob)).to_have_text(re.compile("Saved"))
+    for _ in range(4):
+        bob.keyboard.press("ControlOrMeta+z")
+    expect(text(ada)).not_to_contain_text("# below")
+    expect(text(ada)).not_to_contain_text("# before it was there")
+    expect(text(ada)).to_contain_text("# meanwhile")
+    expect(text(ada)).to_contain_text("# above")
 
 
 def test_what_was_saved_survives_a_kill_and_what_was_not_comes_back(
