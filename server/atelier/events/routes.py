@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from typing import Any
 
 from fastapi import APIRouter, WebSocket
@@ -14,7 +13,7 @@ from atelier.auth import Action, Caller, access_topic, require, role_in, socket_
 from atelier.deps import ServicesDep
 from atelier.errors import AtelierError
 from atelier.events import queries
-from atelier.events.service import topic
+from atelier.events.service import as_told, topic
 from atelier.services import Services
 
 router = APIRouter(prefix="/api/v1", tags=["events"])
@@ -68,10 +67,22 @@ async def _tell(socket: WebSocket, services: Services, session_id: str, after: i
             await _say(socket, {"type": "reset", "seq": last})
         told = await _catch_up(socket, services, session_id, told)
         async for signal in signals:
-            if signal:
-                await socket.send_text(signal.decode())
-            else:
+            number, text = _read(signal)
+            if number is None or number == told + 1:
+                await socket.send_text(text)
+                told = told if number is None else number
+            elif number > told or not number:
                 told = await _catch_up(socket, services, session_id, told)
+
+
+def _read(signal: bytes | None) -> tuple[int | None, str]:
+    """Return the number of what a signal tells (0: not said; None: it has none) and its text."""
+    if not signal:
+        return 0, ""
+    if signal.startswith(b"{"):
+        return None, signal.decode()
+    number, _, text = signal.partition(b" ")
+    return int(number), text.decode()
 
 
 async def _catch_up(socket: WebSocket, services: Services, session_id: str, told: int) -> int:
@@ -106,4 +117,4 @@ async def _watch_access(socket: WebSocket, services: Services, session_id: str, 
 
 
 async def _say(socket: WebSocket, message: dict[str, Any]) -> None:
-    await socket.send_text(json.dumps(message, separators=(",", ":")))
+    await socket.send_text(as_told(message))

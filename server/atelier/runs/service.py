@@ -485,8 +485,9 @@ class Runs:
             row = await queries.one(db, live.session_id, run_id)
             if row is None or row["status"] != "queued":
                 return
-            await queries.change(db, run_id, status="running", started_at=times.now())
-        run = await self.get(live.session_id, run_id)
+            begun = {"status": "running", "started_at": times.now()}
+            await queries.change(db, run_id, **begun)
+        run = Run.model_validate({**row, **begun})
         await publish(self._services, live.session_id, "run.started", {"run": run.model_dump(mode="json")})
 
     async def _end(
